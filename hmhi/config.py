@@ -36,7 +36,7 @@ class ModelConfig:
     """The network (paper sections 3.1-3.4)."""
 
     backbone: str = "mit_b1"
-    """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, or any timm model with four feature stages (``timm/resnet50``)."""
+    """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, or a timm model with four stages (``timm/resnet50``)."""
     flow_adapters: bool = True
     """Bottleneck adapters on the flow half of every MiT block; ignored by other backbones."""
     inputs: Inputs = "image+flow"
