@@ -1,0 +1,87 @@
+"""Optical flow between two frames: OpenCV DIS (needs nothing) or RAFT (needs a weights file).
+
+Example:
+    >>> estimator = build_estimator("dis")
+    >>> flow = estimator(frame_a, frame_b)  # (H, W, 2) float32: where each pixel of frame_a goes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+METHODS = ("dis", "raft", "raft-small")
+_DIS_SMALLEST = 32  # pixels; its coarsest patches do not fit into less
+
+
+class FlowEstimator(Protocol):
+    """Anything that turns two frames into the flow from the first to the second."""
+
+    def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
+        """Flow from `frame_a` to `frame_b`.
+
+        Args:
+            frame_a: (H, W, 3) uint8 RGB.
+            frame_b: Of the same shape.
+
+        Returns:
+            (H, W, 2) float32 in pixels, x then y.
+        """
+        ...
+
+
+def build_estimator(method: str, device: str = "cpu", weights: Path | None = None) -> FlowEstimator:
+    """An estimator by name.
+
+    Args:
+        method: ``dis``, ``raft`` or ``raft-small``.
+        device: Torch device of RAFT; DIS always runs on the CPU.
+        weights: RAFT weights file; None looks into torchvision's cache. Never downloads.
+
+    Raises:
+        ValueError: Unknown method, or weights given for DIS.
+        FileNotFoundError: RAFT's weights are not there; the message says where to get them.
+    """
+    if method == "dis":
+        if weights is not None:
+            raise ValueError(f"DIS has no weights, but {weights} was given; drop it or choose raft")
+        return DISEstimator()
+    if method in METHODS:
+        from hmhi.flow.raft import RAFTEstimator  # DIS users need not wait for torch to load
+
+        return RAFTEstimator(method, device, weights)
+    raise ValueError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
+
+
+class DISEstimator:
+    """Dense inverse search (Kroeger et al., ECCV 2016) by OpenCV, preset MEDIUM, at full resolution."""
+
+    def __init__(self) -> None:
+        # Any: OpenCV's type stubs forbid the None that its own documentation uses for "no initial flow".
+        self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
+        """See `FlowEstimator`."""
+        check_frames(frame_a, frame_b)
+        height, width = frame_a.shape[:2]
+        below, right = max(0, _DIS_SMALLEST - height), max(0, _DIS_SMALLEST - width)
+        grey_a, grey_b = (
+            cv2.copyMakeBorder(
+                cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE
+            )
+            for frame in (frame_a, frame_b)
+        )
+        flow = self._dis.calc(grey_a, grey_b, None)
+        return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
+
+
+def check_frames(frame_a: np.ndarray, frame_b: np.ndarray) -> None:
+    """Raise ValueError unless both are (H, W, 3) uint8 of one shape."""
+    for frame in (frame_a, frame_b):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"frames must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+    if frame_a.shape != frame_b.shape:
+        raise ValueError(f"both frames must be of one size, got {frame_a.shape} and {frame_b.shape}")

@@ -1,0 +1,110 @@
+"""RAFT (Teed and Deng, ECCV 2020) as torchvision ships it, with weights from a local file only."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchvision.models.optical_flow import (
+    Raft_Large_Weights,
+    Raft_Small_Weights,
+    raft_large,
+    raft_small,
+)
+
+from hmhi.flow.estimate import check_frames
+
+_MODELS = {
+    "raft": (raft_large, Raft_Large_Weights.C_T_SKHT_V2),
+    "raft-small": (raft_small, Raft_Small_Weights.C_T_V2),
+}
+_STRIDE = 8
+_SMALLEST = 128  # pixels; the correlation pyramid needs 16 cells on its finest level
+
+
+class RAFTEstimator:
+    """RAFT flow between two frames of any size, padded to multiples of 8 and cropped back.
+
+    Args:
+        method: ``raft`` (large) or ``raft-small``.
+        device: Torch device; on CUDA the network runs in bfloat16 autocast.
+        weights: State-dict file; None takes the official file from torchvision's cache.
+        updates: Refinement steps.
+
+    Raises:
+        FileNotFoundError: No weights file; the message has the official URL and SHA-256 prefix.
+        ValueError: The file does not hold weights of this network.
+    """
+
+    def __init__(
+        self, method: str, device: str = "cpu", weights: Path | None = None, updates: int = 12
+    ) -> None:
+        self.weights = find_weights(method, weights)
+        self.updates = updates
+        self._device = torch.device(device)
+        build, _ = _MODELS[method]
+        self._network = build(weights=None)
+        try:
+            state = torch.load(self.weights, map_location="cpu", weights_only=True)
+            self._network.load_state_dict(state)
+        except (
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{self.weights}: not weights of torchvision's {method} network ({first_line})"
+            ) from None
+        self._network.to(self._device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
+        """See `hmhi.flow.estimate.FlowEstimator`."""
+        check_frames(frame_a, frame_b)
+        height, width = frame_a.shape[:2]
+        pair = torch.from_numpy(np.stack([frame_a, frame_b])).to(self._device)
+        pair = pair.permute(0, 3, 1, 2).float() / 127.5 - 1
+        padded_height, padded_width = (
+            max(_SMALLEST, -(-side // _STRIDE) * _STRIDE) for side in (height, width)
+        )
+        below, right = padded_height - height, padded_width - width
+        pair = F.pad(pair, (0, right, 0, below), mode="replicate")
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            flow = self._network(pair[:1], pair[1:], num_flow_updates=self.updates)[-1]
+        return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+
+
+def find_weights(method: str, weights: Path | None) -> Path:
+    """The weights file that will be read.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    url = _MODELS[method][1].url
+    name = url.rsplit("/", 1)[1]
+    path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    prefix = name.rsplit("-", 1)[1].removesuffix(".pth")
+    raise FileNotFoundError(
+        f"{method} weights not found at {path}; download {url} (SHA-256 begins with {prefix}) to that place, "
+        "or give the file's path, or use the method dis, which needs no weights"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

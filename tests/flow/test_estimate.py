@@ -1,0 +1,60 @@
+import cv2
+import numpy as np
+import pytest
+
+from hmhi.flow.estimate import build_estimator
+
+
+def textured_pair(
+    shift: tuple[int, int], height: int = 96, width: int = 130
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two crops of one picture, so that content moves by `shift` (x, y) pixels."""
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(rng.uniform(0, 255, (height + 40, width + 40, 3)), (0, 0), 2.5)
+    picture = ((picture - picture.min()) / np.ptp(picture) * 255).astype(np.uint8)
+    x, y = 20 - shift[0], 20 - shift[1]
+    return picture[20 : 20 + height, 20 : 20 + width], picture[y : y + height, x : x + width]
+
+
+@pytest.mark.parametrize("shift", [(4, 0), (0, -3), (-5, 2)])
+def test_dis_finds_a_translation(shift):
+    flow = build_estimator("dis")(*textured_pair(shift))
+    assert flow.dtype == np.float32
+    assert flow.shape == (96, 130, 2)
+    inner = flow[16:-16, 16:-16]
+    np.testing.assert_allclose(np.median(inner, axis=(0, 1)), shift, atol=0.15)
+    assert np.percentile(np.abs(inner - np.float32(shift)), 95) < 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 31), (101, 67)])
+def test_dis_takes_any_size(size):
+    frame = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
+    flow = build_estimator("dis")(frame, frame)
+    assert flow.shape == (*size, 2)
+    assert np.isfinite(flow).all()
+
+
+def test_dis_on_a_real_pair_follows_the_stored_flow(shared_data):
+    from PIL import Image
+
+    from hmhi.flow.codec import rgb_to_flow
+
+    folder = shared_data / "davis16"
+    frames = [
+        np.asarray(Image.open(folder / "JPEGImages/480p/camel" / f"0001{i}.jpg").convert("RGB"))
+        for i in (0, 1)
+    ]
+    flow = build_estimator("dis")(*frames)
+    stored = rgb_to_flow(np.asarray(Image.open(folder / "Flow/camel/00010.jpg").convert("RGB")))
+    cosine = (flow * stored).sum() / np.linalg.norm(flow) / np.linalg.norm(stored)
+    assert cosine > 0.9
+
+
+def test_bad_requests_are_named():
+    frame = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(ValueError, match="'flownet'; choose one of dis, raft, raft-small"):
+        build_estimator("flownet")
+    with pytest.raises(ValueError, match="one size"):
+        build_estimator("dis")(frame, frame[:-1])
+    with pytest.raises(ValueError, match="uint8"):
+        build_estimator("dis")(frame.astype(np.float32), frame.astype(np.float32))
