@@ -1,0 +1,106 @@
+"""Single-head attention over tokens, and its exact top-k form that never builds an N x M matrix.
+
+B batch, N query tokens, M key tokens, C channels, K kept keys.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hmhi.layers.position import rotate
+
+# Scores that exist at one time in `topk_attention`: 32 MiB of float32, small enough for a CPU's last-level
+# cache and for any GPU.
+SCORES_AT_ONCE = 1 << 23
+
+
+class Attention(nn.Module):
+    """Attention with one head, whose keys and values can be projected once and kept.
+
+    Args:
+        channels: Width C of queries, keys, values and output.
+        dropout: Rate on the attention weights, training only.
+        topk: Keys that each query keeps; 0 attends to all.
+    """
+
+    def __init__(self, channels: int, *, dropout: float = 0.0, topk: int = 0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.topk = topk
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+
+    def keys_values(self, k: Tensor, v: Tensor, rotary: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Project (and rotate) tokens to keys and values, the form that a memory bank stores.
+
+        Args:
+            k: (B, M, C) tokens that become keys.
+            v: (B, M, C) tokens that become values.
+            rotary: Table of `hmhi.layers.position.rotary_table` for the keys' grid, or None.
+
+        Returns:
+            Keys and values, (B, M, C) each.
+        """
+        keys = self.k_proj(k)
+        return (keys if rotary is None else rotate(keys, rotary)), self.v_proj(v)
+
+    def forward(self, q: Tensor, keys: Tensor, values: Tensor, rotary: Tensor | None = None) -> Tensor:
+        """Attend from tokens to projected keys and values.
+
+        Args:
+            q: (B, N, C) tokens, not yet projected.
+            keys: (B, M, C) from `keys_values`.
+            values: (B, M, C) from `keys_values`.
+            rotary: Table for the queries' grid, or None.
+
+        Returns:
+            (B, N, C).
+        """
+        queries = self.q_proj(q)
+        if rotary is not None:
+            queries = rotate(queries, rotary)
+        dropout = self.dropout if self.training else 0.0
+        if self.topk and keys.shape[1] > self.topk:
+            out = topk_attention(queries, keys, values, self.topk, dropout)
+        else:
+            out = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        return self.out_proj(out)
+
+
+def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 0.0) -> Tensor:
+    """Softmax attention in which each query sees only its `topk` highest-scoring keys; exact.
+
+    Scores are made for a slice of the queries at a time, and only the kept values are gathered: peak memory
+    grows with M alone, not with N x M. Gradients flow through the kept scores.
+
+    Args:
+        q: (B, N, C) queries.
+        k: (B, M, C) keys, M >= topk.
+        v: (B, M, C) values.
+        topk: Keys kept for each query.
+        dropout: Rate on the softmax weights.
+
+    Returns:
+        (B, N, C) of v's dtype.
+    """
+    batch, m, channels = k.shape
+    # One table for the whole batch, so that a single gather serves every clip.
+    table = v.reshape(batch * m, channels)
+    first = torch.arange(batch, device=q.device)[:, None, None] * m
+    rows = max(1, SCORES_AT_ONCE // (batch * m))
+    out = []
+    for part in q.split(rows, dim=1):
+        scores, index = (part @ k.transpose(1, 2)).topk(topk, dim=-1, sorted=False)  # (B, n, K)
+        weight = F.dropout((scores * channels**-0.5).softmax(dim=-1), dropout, training=dropout > 0.0)
+        mixed = F.embedding_bag(
+            (index + first).flatten(0, 1),
+            table,
+            mode="sum",
+            per_sample_weights=weight.flatten(0, 1).to(v.dtype),
+        )  # (B * n, C)
+        out.append(mixed.view(batch, -1, channels))
+    return torch.cat(out, dim=1) if len(out) > 1 else out[0]

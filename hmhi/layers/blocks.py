@@ -1,0 +1,95 @@
+"""Convolutional and feed-forward blocks that several parts of the network share.
+
+B batch, C channels, h w cells of a feature map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvReLU(nn.Sequential):
+    """Convolution with bias, then ReLU; "same" padding for odd kernels at stride 1."""
+
+    def __init__(
+        self, channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        conv = nn.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups)
+        nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        super().__init__(conv, nn.ReLU())
+
+
+class CBAM(nn.Module):
+    """Channel attention, then spatial attention (Woo et al., ECCV 2018), after a 3x3 convolution.
+
+    Note:
+        As in the official weights, the shared channel MLP does not reduce its width, and the spatial map
+        comes from two 3x3 convolutions instead of one 7x7.
+
+    Args:
+        channels: C of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.channel = nn.Sequential(ConvReLU(channels, channels), nn.Conv2d(channels, channels, 1))
+        self.spatial = nn.Sequential(ConvReLU(2, 16, 3), nn.Conv2d(16, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels and then the cells of x, (B, C, h, w) -> (B, C, h, w)."""
+        x = self.conv(x)
+        mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)  # (B, C, 1, 1) each
+        x = x * (self.channel(mean) + self.channel(peak)).sigmoid()
+        pooled = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)  # (B, 2, h, w)
+        return x * self.spatial(pooled).sigmoid()
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each cell of a (B, C, h, w) map."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, (B, C, h, w) -> (B, C, h, w)."""
+        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7, norm, pointwise MLP and layer scale around a skip (Liu et al., CVPR 2022).
+
+    Args:
+        channels: C of input and output.
+        layer_scale: Initial value of the learned per-channel gain on the residual.
+    """
+
+    def __init__(self, channels: int, layer_scale: float = 1e-6) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine, (B, C, h, w) -> (B, C, h, w)."""
+        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))  # (B, h, w, C)
+        y = self.fc2(F.gelu(self.fc1(y))) * self.gamma
+        return x + y.permute(0, 3, 1, 2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a ReLU between them, (..., C) -> (..., C)."""
+
+    def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
+        )

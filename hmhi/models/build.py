@@ -1,0 +1,81 @@
+"""The only place that turns a config into constructors' arguments."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hmhi.config import ConfigError, ModelConfig
+from hmhi.memory.bank import BankPolicy
+from hmhi.memory.encoder import MemoryEncoder
+from hmhi.memory.readout import MemoryReadout
+from hmhi.models.backbones.mit import DEPTHS, MixTransformer
+from hmhi.models.backbones.timm_backbone import TIMM_NAMES, TimmBackbone
+from hmhi.models.decoder import Decoder
+from hmhi.models.dual_encoder import DualEncoder
+from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.interaction import PLAM, SGIM
+
+SHALLOW_STAGES = (1, 2)  # read with rotary positions and top-k; the others with sine positions and all keys
+
+
+def build_model(config: ModelConfig) -> HMHINet:
+    """Build HMHI-Net with random weights.
+
+    Raises:
+        ConfigError: The backbone's name is unknown, or the backbone does not fit.
+    """
+    backbone = build_backbone(config)
+    channels = dict(enumerate(backbone.channels, start=1))
+    decoder_channels = config.decoder_channels or (192 if "swin" in config.backbone else 256)
+
+    readouts: dict[int, MemoryReadout] = {}
+    for stage in config.memory_stages:
+        shallow = stage in SHALLOW_STAGES
+        readouts[stage] = MemoryReadout(
+            channels[stage],
+            ffn_channels=config.ffn_channels,
+            dropout=config.dropout,
+            self_position=not shallow,
+            key_position="rotary" if shallow else "sine",
+            topk=config.memory_topk if shallow else 0,
+        )
+
+    def interaction(kind: str, target: int, source: int) -> nn.Module | None:
+        if kind == "none":
+            return None
+        if kind == "plam":
+            return PLAM(channels[target], channels[source], stride=2.0 ** (target - source))
+        return SGIM(
+            channels[target], channels[source], ffn_channels=config.ffn_channels, dropout=config.dropout
+        )
+
+    lowest, highest = (config.memory_stages[0], config.memory_stages[-1]) if config.memory_stages else (0, 0)
+    return HMHINet(
+        encoder=DualEncoder(backbone, config.inputs),
+        readouts=readouts,
+        memory_encoders={stage: MemoryEncoder(channels[stage], stage) for stage in config.memory_stages},
+        high_to_shallow=interaction(config.high_to_shallow, lowest, highest),
+        shallow_to_high=interaction(config.shallow_to_high, highest, lowest),
+        decoder=Decoder(list(channels.values()), decoder_channels),
+        policy=BankPolicy(frames=config.memory_frames, interval=config.memory_interval),
+    )
+
+
+def build_backbone(config: ModelConfig) -> MixTransformer | TimmBackbone:
+    """The encoder that `config.backbone` names.
+
+    Raises:
+        ConfigError: As for `build_model`.
+    """
+    name = config.backbone
+    if name in DEPTHS:
+        # Without flow there is nothing for an adapter to read, and DDP refuses parameters without gradient.
+        adapters = config.flow_adapters and config.inputs != "image"
+        return MixTransformer(name, flow_adapters=adapters, drop_path=config.drop_path)
+    if name in TIMM_NAMES or name.startswith("timm/"):
+        try:
+            return TimmBackbone(name.removeprefix("timm/"), drop_path=config.drop_path)
+        except ValueError as error:
+            raise ConfigError(f"model.backbone: {error}") from None
+    known = ", ".join([*DEPTHS, *TIMM_NAMES])
+    raise ConfigError(f"model.backbone: unknown {name!r}; choose {known}, or timm/<model name>")

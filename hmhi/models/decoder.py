@@ -1,0 +1,53 @@
+"""Multi-scale decoder: four stages in, mask logits at a quarter of the image's size out (paper Eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hmhi.layers.blocks import CBAM, ConvReLU
+
+
+class Decoder(nn.Module):
+    """From the coarsest stage up: lateral 1x1, join with the coarser level, 3x3, CBAM.
+
+    Args:
+        stage_channels: C of stages 1-4.
+        channels: Width E of every level.
+    """
+
+    def __init__(self, stage_channels: Sequence[int], channels: int = 256) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(ConvReLU(c, channels) for c in stage_channels)
+        coarsest = len(stage_channels) - 1
+        self.blends = nn.ModuleList(
+            ConvReLU(channels if i == coarsest else 2 * channels, channels, 3) for i in range(coarsest + 1)
+        )
+        self.attentions = nn.ModuleList(CBAM(channels) for _ in stage_channels)
+        self.predictor = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Decode.
+
+        Args:
+            features: Stages 1-4, (B, C, H / 2^(s+1), W / 2^(s+1)) each.
+
+        Returns:
+            (B, 1, H / 4, W / 4) logits.
+        """
+        x: Tensor | None = None
+        levels = zip(features, self.laterals, self.blends, self.attentions, strict=True)
+        for feature, lateral, blend, attention in reversed(list(levels)):
+            y = lateral(feature)
+            if x is not None:
+                y = torch.cat((y, upsample(x, 2)), dim=1)  # (B, 2 E, h, w)
+            x = attention(blend(y))
+        return self.predictor(x)
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Bicubic enlargement by a whole factor, (B, C, h, w) -> (B, C, factor h, factor w)."""
+    return F.interpolate(x, scale_factor=factor, mode="bicubic", align_corners=False)

@@ -1,0 +1,53 @@
+"""One backbone for image and optical flow (paper Eq. 1)."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Literal["image+flow", "image", "flow"]
+
+
+class Backbone(Protocol):
+    """What an encoder needs of a backbone: four stages, and which part of the batch is flow."""
+
+    channels: tuple[int, ...]
+
+    def __call__(self, x: Tensor, flow_from: int) -> list[Tensor]:
+        """Stages 1-4 of x (B, 3, H, W); rows from `flow_from` on are flow maps."""
+
+
+class DualEncoder(nn.Module):
+    """Encodes image and flow in one batch with shared weights and adds them stage by stage.
+
+    Args:
+        backbone: Four-stage network whose call takes the batch and the row at which flow maps begin.
+        inputs: Modalities that are read; with one alone nothing is added (paper Table 6).
+    """
+
+    def __init__(self, backbone: nn.Module, inputs: Inputs = "image+flow") -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.inputs = inputs
+
+    def forward(self, image: Tensor | None, flow: Tensor | None) -> list[Tensor]:
+        """Encode one frame.
+
+        Args:
+            image: (B, 3, H, W) normalised, H and W multiples of 32; may be None when `inputs` is ``flow``.
+            flow: (B, 3, H, W) normalised colour-wheel map; may be None when `inputs` is ``image``.
+
+        Returns:
+            Stages 1-4, (B, C, H / 2^(s+1), W / 2^(s+1)) each.
+        """
+        if self.inputs == "image":
+            assert image is not None
+            return self.backbone(image, flow_from=len(image))
+        if self.inputs == "flow":
+            assert flow is not None
+            return self.backbone(flow, flow_from=0)
+        assert image is not None and flow is not None
+        stages = self.backbone(torch.cat((image, flow)), flow_from=len(image))
+        return [of_image + of_flow for of_image, of_flow in (stage.chunk(2) for stage in stages)]

@@ -1,0 +1,173 @@
+"""HMHI-Net (Zheng et al., ACM MM 2025): the whole paper, one frame at a time.
+
+B batch, T frames, H W pixels, C channels and h w cells of a stage; stages 1-4 have strides 4, 8, 16, 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hmhi.memory.bank import BankPolicy, Memory, MemoryBank
+from hmhi.memory.encoder import MASK_STRIDE, MemoryEncoder
+from hmhi.memory.readout import MemoryReadout
+from hmhi.models.decoder import Decoder, upsample
+from hmhi.models.dual_encoder import DualEncoder
+
+PAD_TO = 32  # the coarsest stage's stride
+
+
+class HMHINet(nn.Module):
+    """Encoder, a read-out and a memory encoder for each stage with a bank, interaction, decoder.
+
+    Args:
+        encoder: Image and flow to four stages.
+        readouts: Stage to its read-out.
+        memory_encoders: Stage to its memory encoder; the same stages.
+        high_to_shallow: Refines the lowest memory stage from the highest (SGIM in the paper), or None.
+        shallow_to_high: Refines the highest memory stage from the lowest (PLAM in the paper), or None.
+        decoder: Four stages to logits at a quarter of the size.
+        policy: Which frames the banks keep.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: DualEncoder,
+        readouts: Mapping[int, MemoryReadout],
+        memory_encoders: Mapping[int, MemoryEncoder],
+        high_to_shallow: nn.Module | None,
+        shallow_to_high: nn.Module | None,
+        decoder: Decoder,
+        policy: BankPolicy,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.readouts = nn.ModuleDict({str(stage): module for stage, module in readouts.items()})
+        self.memory_encoders = nn.ModuleDict(
+            {str(stage): module for stage, module in memory_encoders.items()}
+        )
+        self.high_to_shallow: nn.Module | None = high_to_shallow
+        self.shallow_to_high: nn.Module | None = shallow_to_high
+        self.decoder = decoder
+        self.policy = policy
+        self.memory_stages = sorted(readouts)
+
+    def forward(self, images: Tensor, flows: Tensor) -> Tensor:
+        """Segment a clip.
+
+        Args:
+            images: (B, T, 3, H, W) float, normalised with ImageNet's mean and deviation.
+            flows: (B, T, 3, H, W) float, colour-wheel maps normalised alike.
+
+        Returns:
+            (B, T, 1, H, W) logits.
+        """
+        memory: Memory | None = None
+        clip = []
+        frames = images.shape[1]
+        for t in range(frames):
+            logits, memory = self.step(images[:, t], flows[:, t], memory, write=t < frames - 1)
+            clip.append(logits)
+        return torch.stack(clip, dim=1)
+
+    def step(
+        self, image: Tensor | None, flow: Tensor | None, memory: Memory | None = None, *, write: bool = True
+    ) -> tuple[Tensor, Memory]:
+        """Segment one frame with what came before (paper section 3.1).
+
+        Args:
+            image: (B, 3, H, W) float, normalised; any H and W. None only for a model that reads flow alone.
+            flow: (B, 3, H, W) like image. None only for a model that reads images alone.
+            memory: What the last step returned; None at the first frame of a video.
+            write: False spares the memory encoder where no further frame will come.
+
+        Returns:
+            Logits (B, 1, H, W) and the memory for the next frame; the memory given is left as it was.
+
+        Raises:
+            ValueError: An input is missing, shapes differ, or they changed in the middle of a video.
+        """
+        memory = memory or self.new_memory()
+        height, width = self._check(image, flow)
+        features = self.encode(_pad(image), _pad(flow))
+        if memory.frame > 0:
+            features = self.interact(self.read(features, memory))
+        coarse = self.decoder(list(features.values()))  # (B, 1, H / 4, W / 4)
+        memory = self.write(features, coarse, memory, keep=write)
+        return upsample(coarse, MASK_STRIDE)[..., :height, :width], memory
+
+    def new_memory(self) -> Memory:
+        """The empty memory that a video starts with."""
+        return Memory(banks={stage: MemoryBank(limit=self.policy.frames) for stage in self.memory_stages})
+
+    def encode(self, image: Tensor | None, flow: Tensor | None) -> dict[int, Tensor]:
+        """Stage to fused feature (B, C, h, w), Eq. 1; H and W multiples of 32."""
+        return dict(enumerate(self.encoder(image, flow), start=1))
+
+    def read(self, features: dict[int, Tensor], memory: Memory) -> dict[int, Tensor]:
+        """Refine each stage that has a bank with what the bank holds, Eq. 2 and 5-7."""
+        read = dict(features)
+        for stage in self.memory_stages:
+            bank = memory.banks[stage]
+            _check_grid(features[stage], bank)
+            read[stage] = self.readouts[str(stage)](features[stage], bank.keys, bank.values)
+        return read
+
+    def interact(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Let the two memory levels refine each other from the same read-outs, Eq. 3 and 8-12."""
+        refined = dict(features)
+        if self.high_to_shallow is not None or self.shallow_to_high is not None:
+            shallow, high = self.memory_stages[0], self.memory_stages[-1]
+            if self.high_to_shallow is not None:
+                refined[shallow] = self.high_to_shallow(features[shallow], features[high])
+            if self.shallow_to_high is not None:
+                refined[high] = self.shallow_to_high(features[high], features[shallow])
+        return refined
+
+    def write(self, features: dict[int, Tensor], coarse: Tensor, memory: Memory, *, keep: bool) -> Memory:
+        """The memory after this frame (section 3.4); the frame is kept where policy and `keep` say so."""
+        banks = dict(memory.banks)
+        if keep and self.policy.writes(memory.frame):
+            for stage in self.memory_stages:
+                tokens = self.memory_encoders[str(stage)](features[stage], coarse)  # (B, h*w, C)
+                grid = (features[stage].shape[2], features[stage].shape[3])
+                readout = cast(MemoryReadout, self.readouts[str(stage)])
+                banks[stage] = banks[stage].append(*readout.keys_values(tokens, grid))
+        return Memory(frame=memory.frame + 1, banks=banks)
+
+    def _check(self, image: Tensor | None, flow: Tensor | None) -> tuple[int, int]:
+        needed = {"image": image, "flow": flow}
+        if self.encoder.inputs != "image+flow":
+            needed = {self.encoder.inputs: needed[self.encoder.inputs]}
+        for name, x in needed.items():
+            if x is None:
+                raise ValueError(f"this model reads {self.encoder.inputs}, but {name} is None")
+            if x.dim() != 4 or x.shape[1] != 3:
+                raise ValueError(f"{name} must have shape (B, 3, H, W), got {tuple(x.shape)}")
+        shapes = {tuple(x.shape) for x in needed.values() if x is not None}
+        if len(shapes) > 1:
+            raise ValueError(f"image and flow differ in shape: {sorted(shapes)}")
+        height, width = shapes.pop()[2:]
+        return height, width
+
+
+def _pad(x: Tensor | None) -> Tensor | None:
+    """Repeat the last row and column up to the next multiple of 32."""
+    if x is None or (x.shape[2] % PAD_TO == 0 and x.shape[3] % PAD_TO == 0):
+        return x
+    return F.pad(x, (0, -x.shape[3] % PAD_TO, 0, -x.shape[2] % PAD_TO), mode="replicate")
+
+
+def _check_grid(feature: Tensor, bank: MemoryBank) -> None:
+    cells = feature.shape[2] * feature.shape[3]
+    held = bank.frame_keys[0].shape
+    if held[0] != len(feature) or held[1] != cells:
+        raise ValueError(
+            f"the frame has batch {len(feature)} and {cells} cells, but the memory was written with batch "
+            f"{held[0]} and {held[1]} cells; start a new memory when the size or the batch changes"
+        )

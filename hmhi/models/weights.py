@@ -1,0 +1,201 @@
+"""Weights from files: safe reading, backbones, and `load_model`.
+
+Every loader here accounts for every key: what a file lacks or has too much is an error that lists the keys.
+Nothing is ever unpickled beyond tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hmhi.config import Config, config_from_dict
+from hmhi.models.backbones.mit import MixTransformer
+from hmhi.models.backbones.timm_backbone import TimmBackbone
+from hmhi.models.build import build_model
+from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.key_maps import (
+    CheckpointError,
+    few,
+    infer_release_config,
+    mit_to_hmhi,
+    release_to_hmhi,
+    swin_key,
+)
+
+FORMAT = "hmhi-1"
+WRAPPERS = ("model", "network", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_model(
+    checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+) -> HMHINet:
+    """Build the model that a checkpoint holds, with its weights, in eval mode.
+
+    Reads this project's checkpoints (their config is inside) and those of the authors' release, whose backbone
+    and switches are inferred from the keys.
+
+    Args:
+        checkpoint: File written by training (.pt), by the release (.pth), or a .safetensors file with the
+            config in its metadata.
+        device: Where the model goes.
+        overrides: Config changes such as ``model.memory_frames=3``; those that need other weights fail.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: The file is damaged or unsafe, or its keys do not match the model.
+        ConfigError: An override is not valid.
+    """
+    model, _config = load_model_and_config(checkpoint, device, overrides)
+    return model
+
+
+def load_model_and_config(
+    checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+) -> tuple[HMHINet, Config]:
+    """`load_model`, and the config that it used (the defaults, for a file of the release)."""
+    path = Path(checkpoint)
+    contents = load_state(path)
+    if "config" in contents:
+        config = config_from_dict(contents["config"], overrides, source=str(path))
+        state = strip_prefixes(_model_state(contents, path))
+    else:
+        release = strip_prefixes(unwrap(contents))
+        if not any(key.startswith("decode_head.") for key in release):
+            raise CheckpointError(
+                f"{path} holds neither a config nor the parts of an official HMHI-Net checkpoint; backbone weights "
+                f"alone go to train.pretrained. Its keys begin with {few(release)}"
+            )
+        config = config_from_dict(infer_release_config(release), overrides, source=str(path))
+        state = release_to_hmhi(release, config.model.backbone)
+    model = build_model(config.model)
+    load_exactly(model, state, str(path))
+    return model.eval().to(device), config
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """Read a weights file without executing anything in it.
+
+    Args:
+        path: A torch file (.pt, .pth) or a .safetensors file. For the latter the result has the form of this
+            project's checkpoints: ``{"config": ..., "model": tensors}``, or bare tensors without a config.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: The file is empty, cut off, of another kind, or holds more than tensors and plain
+            containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint not found: {path}")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is not a weights file, or holds Python objects beyond tensors and plain containers; it was "
+            f"refused, because loading those can run any code. Ask its author for a file of tensors only"
+        ) from None
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read: it is empty, cut off or damaged "
+            f"({type(error).__name__}); copy or download it again"
+        ) from None
+    if not isinstance(contents, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(contents).__name__} where a dictionary of tensors is due"
+        )
+    return contents
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors: dict[str, Any] = load_file(path)
+        return (
+            {"config": json.loads(metadata["config"]), "model": tensors} if "config" in metadata else tensors
+        )
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from None
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict of which every key and shape must match.
+
+    Raises:
+        CheckpointError: Lists what is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} ({tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model)"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        raise CheckpointError(
+            f"{source} does not fit the model: {len(missing)} missing [{few(missing)}], {len(unexpected)} "
+            f"unexpected [{few(unexpected)}], {len(reshaped)} of another shape [{few(reshaped)}]"
+        )
+    module.load_state_dict(state)
+
+
+def unwrap(contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict inside a checkpoint that wraps it (``network``, ``state_dict``, ``model`` ...)."""
+    for name in WRAPPERS:
+        if isinstance(contents.get(name), Mapping):
+            return contents[name]
+    return contents
+
+
+def strip_prefixes(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a state dict, without what DDP and torch.compile put before their names."""
+    stripped = {}
+    for key, value in state.items():
+        while key.startswith(PREFIXES):
+            key = key.split(".", 1)[1]
+        if isinstance(value, Tensor):
+            stripped[key] = value
+    return stripped
+
+
+def _model_state(contents: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    if not isinstance(contents.get("model"), Mapping):
+        raise CheckpointError(f"{path} has a config but no weights under 'model'")
+    return contents["model"]
+
+
+def load_backbone(backbone: MixTransformer | TimmBackbone, path: str | Path) -> None:
+    """Put ImageNet weights into a backbone; flow adapters, which no such file has, keep their initialisation.
+
+    Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Microsoft's Swin files
+    (``swin_tiny_patch4_window7_224.pth``), and timm's own state dicts for other timm models.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: The file is unsafe or damaged, or does not fill the backbone completely.
+    """
+    state = strip_prefixes(unwrap(load_state(path)))
+    if isinstance(backbone, MixTransformer):
+        state = mit_to_hmhi(state)
+        adapters = {key: value for key, value in backbone.state_dict().items() if "adapter." in key}
+        state = {**adapters, **state}
+    elif "patch_embed.proj.weight" in state and "layers.0.blocks.0.norm1.weight" in state:
+        renamed = {swin_key(key): value for key, value in state.items()}
+        state = {key: value for key, value in renamed.items() if key is not None}
+    else:
+        own = backbone.state_dict()
+        state = {f"net.{key}": value for key, value in state.items() if f"net.{key}" in own}
+    load_exactly(backbone, state, str(path))
