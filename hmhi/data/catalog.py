@@ -1,0 +1,90 @@
+"""The data sets that the project knows by name: where each lies below the data root, and its rules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hmhi.config import ConfigError
+
+SYNTHETIC = "synthetic"
+"""Name of the built-in procedural videos, which need no folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """One data set."""
+
+    name: str
+    """Name in configs and commands."""
+    folder: str
+    """Folder below the data root, as ``tools/prepare_data.py`` writes it."""
+    aliases: tuple[str, ...] = ()
+    """Other folder names that are understood; case does not matter."""
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
+    """Split in configs -> name of the split's folder or list file."""
+    dense: bool = False
+    """Whether every frame has a mask; otherwise frames without one are normal."""
+    still: bool = False
+    """Single images instead of videos: no flow is asked for, and the network sees zero flow."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Every folder name that is understood, the usual one first."""
+        return (self.folder, *self.aliases)
+
+
+_SPECS = (
+    DatasetSpec(
+        name="davis16",
+        folder="DAVIS-16",
+        aliases=("davis16", "DAVIS-2016", "DAVIS2016", "DAVIS", "DAVIS2SEG_byvideo"),
+        dense=True,
+    ),
+    DatasetSpec(
+        name="ytvos",
+        folder="Youtube-VOS",
+        aliases=("ytvos", "YouTubeVOS", "YTBVOS2SEG_byvideo"),
+        splits={"train": "train"},
+    ),
+    DatasetSpec(name="fbms", folder="FBMS", aliases=("FBMS-59", "FBMS59", "FBMS2SEG_byvideo")),
+    DatasetSpec(
+        name="ytobj",
+        folder="Youtube-Objects",
+        aliases=("ytobj", "YouTubeObjects", "YTBOBJ2SEG_byvideo"),
+        splits={"val": "val"},
+    ),
+    DatasetSpec(name="davsod", folder="DAVSOD", aliases=("DAVSOD2SEG_byvideo",)),
+    DatasetSpec(name="davsod_normal", folder="DAVSOD", splits={"val": "val_normal"}),
+    DatasetSpec(name="davsod_difficult", folder="DAVSOD", splits={"val": "val_difficult"}),
+    DatasetSpec(name="visal", folder="ViSal", aliases=("ViSal2SEG_byvideo",), splits={"val": "val"}),
+    DatasetSpec(
+        name="longvideos",
+        folder="Long-Videos",
+        aliases=("longvideos", "LongVideos", "long_videos"),
+        splits={"val": "val"},
+    ),
+    DatasetSpec(
+        name="duts",
+        folder="DUTS",
+        dense=True,
+        still=True,
+    ),
+)
+
+DATASETS: Mapping[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+"""Name -> data set, in the order of the documentation."""
+
+
+def get_spec(name: str) -> DatasetSpec:
+    """Look a data set up.
+
+    Raises:
+        ConfigError: No data set has this name; the message lists the known ones.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"unknown data set {name!r}; {hint}known: {SYNTHETIC}, {', '.join(DATASETS)}")

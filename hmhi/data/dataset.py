@@ -1,0 +1,274 @@
+"""Training clips and streamed videos, from real sets and from the built-in procedural one.
+
+Everything random about a sample follows from (seed, epoch, index), so neither the number of loader
+processes nor the place where a run resumes changes what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hmhi.config import DataConfig
+from hmhi.data.catalog import SYNTHETIC
+from hmhi.data.index import Frame, Video
+from hmhi.data.media import BadFileError, read_flow_rgb, read_mask, read_rgb
+from hmhi.data.sampling import sample_clip
+from hmhi.data.synthetic import render_clip
+from hmhi.data.transforms import Augmentation, draw_augmentations, resize_mask, resize_rgb, to_chw, to_input
+from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.estimate import FlowEstimator, build_estimator
+
+FlowSource = Literal["stored", "dis"]
+
+SHAPE_TOLERANCE = 0.05
+"""Relative difference in aspect ratio between an image and its flow map that is still taken for rounding."""
+
+
+@dataclass(frozen=True)
+class ClipKey:
+    """What names one training sample."""
+
+    epoch: int
+    index: int
+
+
+class FrameSample(NamedTuple):
+    """One frame of a streamed video."""
+
+    stem: str
+    image: torch.Tensor
+    """uint8 (3, h, w) at the network's input size."""
+    flow: torch.Tensor
+    """uint8 (3, h, w), colour wheel."""
+    mask: np.ndarray | None
+    """uint8 (H, W) in {0, 1} at the source's size, or None where the frame is not annotated."""
+    size: tuple[int, int]
+    """Height and width of the source."""
+
+
+class ValVideo(Protocol):
+    """A video that streams its frames in order."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[FrameSample]: ...
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Random clips of annotated frames.
+
+    An item is a dict of ``image`` and ``flow`` uint8 (T, 3, h, w), ``mask`` uint8 (T, 1, h, w) in {0, 1},
+    ``name`` ("data set/video") and ``frames`` (stems). Frames without a mask are never drawn.
+    """
+
+    def __init__(self, videos: Sequence[Video], config: DataConfig, seed: int) -> None:
+        self.videos = tuple(videos)
+        self.config = config
+        self.seed = seed
+        self._annotated = [
+            tuple(i for i, frame in enumerate(video.frames) if frame.mask is not None) for video in videos
+        ]
+        empty = [
+            f"{v.dataset}/{v.name}" for v, kept in zip(self.videos, self._annotated, strict=True) if not kept
+        ]
+        if empty:
+            raise ValueError(f"videos without any mask cannot be trained on: {', '.join(empty[:5])}")
+
+    def __len__(self) -> int:
+        return len(self.videos) * self.config.repeats
+
+    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
+        """Draw the clip of one key.
+
+        Raises:
+            BadFileError: A file of the clip cannot be read or does not fit the others.
+        """
+        rng = np.random.default_rng([self.seed, key.epoch, key.index])
+        video = self.videos[key.index % len(self.videos)]
+        annotated = self._annotated[key.index % len(self.videos)]
+        picks = sample_clip(len(annotated), self.config.clip_frames, rng, self.config.max_gap)
+        numbers = [annotated[pick] for pick in picks]
+        draws = draw_augmentations(self.config.augment, len(numbers), rng)
+        try:
+            parts = [self._load(video, number, draw) for number, draw in zip(numbers, draws, strict=True)]
+        except (BadFileError, OSError) as error:
+            raise BadFileError(f"{video.dataset}/{video.name}: {error}") from None
+        return _stack(
+            parts, f"{video.dataset}/{video.name}", [video.frames[number].stem for number in numbers]
+        )
+
+    def _load(self, video: Video, number: int, draw: Augmentation) -> _Parts:
+        frame = video.frames[number]
+        size = self.config.image_size
+        image = read_rgb(frame.image)
+        flow = _flow_of(video, number, image, self.config.flow)
+        mask = _mask_of(frame, image)
+        assert mask is not None
+        return _finish(image, flow, mask, draw, size)
+
+
+class VideoDataset:
+    """Streams one video; at no time more than two decoded frames are held."""
+
+    def __init__(self, video: Video, image_size: Sequence[int], flow: FlowSource = "stored") -> None:
+        self.video = video
+        self.name = video.name
+        self.image_size = image_size
+        self.flow = flow
+
+    def __len__(self) -> int:
+        return len(self.video.frames)
+
+    def __iter__(self) -> Iterator[FrameSample]:
+        """Yield every frame in order.
+
+        Raises:
+            BadFileError: A file cannot be read or does not fit the others.
+        """
+        for number, frame in enumerate(self.video.frames):
+            try:
+                image = read_rgb(frame.image)
+                flow = _flow_of(self.video, number, image, self.flow)
+                mask = _mask_of(frame, image)
+            except (BadFileError, OSError) as error:
+                raise BadFileError(f"{self.video.dataset}/{self.name}: {error}") from None
+            yield FrameSample(
+                frame.stem,
+                to_input(image, self.image_size),
+                to_input(flow, self.image_size),
+                mask,
+                (image.shape[0], image.shape[1]),
+            )
+
+
+class SyntheticClips(Dataset[dict[str, Any]]):
+    """Clips rendered on the fly, another scene for each (epoch, index); items as from `ClipDataset`."""
+
+    def __init__(self, config: DataConfig, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.config.synthetic.videos * self.config.repeats
+
+    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
+        """Render the clip of one key."""
+        rng = np.random.default_rng([self.seed, key.epoch, key.index])
+        # Training scenes have even seeds, validation scenes odd ones.
+        scene = 2 * int(rng.integers(2**31))
+        frames = self.config.clip_frames
+        clip = render_clip(scene, frames, _pair(self.config.synthetic.size))
+        draws = draw_augmentations(self.config.augment, frames, rng)
+        parts = [
+            _finish(
+                clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], self.config.image_size
+            )
+            for t in range(frames)
+        ]
+        return _stack(parts, f"{SYNTHETIC}/{scene}", _stems(frames))
+
+
+class SyntheticVideo:
+    """One rendered validation video; the twin of `VideoDataset`."""
+
+    def __init__(self, number: int, config: DataConfig) -> None:
+        self.name = f"scene{number:03d}"
+        self.config = config
+        self._scene = 2 * number + 1
+
+    def __len__(self) -> int:
+        return self.config.synthetic.val_frames
+
+    def __iter__(self) -> Iterator[FrameSample]:
+        """Render the video, then yield every frame in order."""
+        size = self.config.image_size
+        clip = render_clip(self._scene, len(self), _pair(self.config.synthetic.size))
+        for t, stem in enumerate(_stems(len(self))):
+            image, flow = to_input(clip.images[t], size), to_input(flow_to_rgb(clip.flows[t]), size)
+            yield FrameSample(stem, image, flow, clip.masks[t], _pair(self.config.synthetic.size))
+
+
+class _Parts(NamedTuple):
+    image: torch.Tensor
+    flow: torch.Tensor
+    mask: torch.Tensor
+
+
+def _finish(
+    image: np.ndarray, flow: np.ndarray, mask: np.ndarray, draw: Augmentation, size: Sequence[int]
+) -> _Parts:
+    """Resize first and change the smaller picture: the same for mirrors, and cheaper for colours."""
+    return _Parts(
+        to_chw(draw.image(resize_rgb(image, size))),
+        to_chw(draw.flow(resize_rgb(flow, size))),
+        torch.from_numpy(np.ascontiguousarray(draw.mask(resize_mask(mask, size))))[None],
+    )
+
+
+def _stack(parts: list[_Parts], name: str, stems: list[str]) -> dict[str, Any]:
+    return {
+        "image": torch.stack([part.image for part in parts]),
+        "flow": torch.stack([part.flow for part in parts]),
+        "mask": torch.stack([part.mask for part in parts]),
+        "name": name,
+        "frames": stems,
+    }
+
+
+def _flow_of(video: Video, number: int, image: np.ndarray, source: FlowSource) -> np.ndarray:
+    """Flow picture of a frame; a still image, and a video of one frame, shows no motion: white."""
+    frame = video.frames[number]
+    if source == "dis" and len(video.frames) > 1:
+        # The last frame has no next one and takes the flow of the frame before it, as stored flow does.
+        start = min(number, len(video.frames) - 2)
+        first = image if start == number else read_rgb(video.frames[start].image)
+        second = image if start + 1 == number else read_rgb(video.frames[start + 1].image)
+        if first.shape != second.shape:
+            raise BadFileError(f"{video.frames[start + 1].image}: not of the size of the frame before it")
+        return flow_to_rgb(_dis()(first, second))
+    if frame.flow is None:
+        return np.full_like(image, 255)
+    flow = read_flow_rgb(frame.flow)
+    aspect = (flow.shape[1] / flow.shape[0]) / (image.shape[1] / image.shape[0])
+    if abs(aspect - 1) > SHAPE_TOLERANCE:
+        raise BadFileError(
+            f"{frame.flow}: flow is {_size(flow)}, which is not the shape of its {_size(image)} image"
+        )
+    return flow
+
+
+def _mask_of(frame: Frame, image: np.ndarray) -> np.ndarray | None:
+    if frame.mask is None:
+        return None
+    mask = read_mask(frame.mask)
+    if mask.shape != image.shape[:2]:
+        raise BadFileError(f"{frame.mask}: mask is {_size(mask)} but its image is {_size(image)}")
+    return mask
+
+
+def _stems(frames: int) -> list[str]:
+    return [f"{t:05d}" for t in range(frames)]
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    height, width = size
+    return height, width
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+@lru_cache(maxsize=1)
+def _dis() -> FlowEstimator:
+    # Made where it is used: the estimator cannot be sent to a loader process.
+    return build_estimator("dis")

@@ -1,0 +1,226 @@
+"""Batches of clips for training, and the videos of a validation set.
+
+The order of an epoch is one permutation of all samples, drawn from (seed, epoch). Global batch k is the
+k-th slice of ``batch_size * world_size`` samples, of which rank r takes the r-th part; so one process with
+batch 4 and two with batch 2 see the same samples at each step. What does not fill a global batch at the
+end of an epoch is left out. Only where an epoch would be empty, the permutation is repeated until it fills
+one global batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from hmhi.config import DataConfig
+from hmhi.data.catalog import SYNTHETIC
+from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, ValVideo, VideoDataset
+from hmhi.data.index import scan
+from hmhi.data.media import BadFileError
+
+logger = logging.getLogger(__name__)
+
+WORKER_TIMEOUT = 300.0
+"""Seconds without a batch after which the loader processes count as hung."""
+
+MAX_SUBSTITUTES = 20
+"""Unreadable samples in a row after which ``on_bad_sample: skip`` gives up."""
+
+ClipSource = ClipDataset | SyntheticClips
+
+
+class JoinedClips(Dataset[dict[str, Any]]):
+    """Several data sets in a row.
+
+    An item gains ``bad``, messages about files that could not be read. With ``on_bad_sample: skip`` another
+    clip of the same epoch takes their place; with ``raise`` the item holds nothing else, and the loader
+    raises in the main process, where the message stays one line.
+    """
+
+    def __init__(self, parts: Sequence[ClipSource], seed: int, skip_bad: bool) -> None:
+        self.parts = tuple(parts)
+        self.seed = seed
+        self.skip_bad = skip_bad
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
+        """The clip of a key, or messages; see the class."""
+        bad: list[str] = []
+        substitutes = np.random.default_rng([self.seed, key.epoch, key.index, 1])
+        while len(bad) <= MAX_SUBSTITUTES:
+            part = int(np.searchsorted(self._starts, key.index, side="right")) - 1
+            try:
+                item = self.parts[part][ClipKey(key.epoch, key.index - int(self._starts[part]))]
+                return {**item, "bad": bad}
+            except BadFileError as error:
+                bad.append(str(error))
+            if not self.skip_bad:
+                break
+            key = ClipKey(key.epoch, int(substitutes.integers(len(self))))
+        return {"bad": bad}
+
+
+class ClipBatches(Sampler[list[ClipKey]]):
+    """The keys of one rank's batches; see the module for the order."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start_batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever this one starts."""
+        return max(self.samples // (self.batch_size * self.world_size), 1)
+
+    def __iter__(self) -> Iterator[list[ClipKey]]:
+        epoch = self.epoch
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+        step = self.batch_size * self.world_size
+        order = np.resize(order, len(self) * step)  # cuts the end off, or repeats
+        for batch in range(self.start_batch, len(self)):
+            start = batch * step + self.rank * self.batch_size
+            yield [ClipKey(epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+class TrainLoader:
+    """Iterates over one epoch's batches of this rank.
+
+    A batch is a dict of ``image`` and ``flow`` uint8 (B, T, 3, h, w), ``mask`` uint8 (B, T, 1, h, w),
+    ``name`` (B strings) and ``frames`` (B lists of stems).
+    """
+
+    def __init__(
+        self,
+        clips: JoinedClips,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        timeout: float = WORKER_TIMEOUT,
+    ) -> None:
+        self.skipped = 0
+        """Unreadable samples so far that another one replaced."""
+        self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size)
+        self._workers = workers
+        self._loader: DataLoader[dict[str, Any]] = DataLoader(
+            clips,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+            timeout=timeout if workers else 0,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        """Batches for each epoch and rank."""
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose what the next iteration yields: an epoch, from one of its batches on."""
+        if not 0 <= start_batch <= len(self):
+            raise ValueError(f"start_batch {start_batch} is outside an epoch of {len(self)} batches")
+        self._batches.epoch = epoch
+        self._batches.start_batch = start_batch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the batches of the epoch.
+
+        Raises:
+            BadFileError: A file cannot be read and ``on_bad_sample`` is ``raise``, or too many cannot.
+            RuntimeError: A loader process died, or gave nothing for `WORKER_TIMEOUT` seconds.
+        """
+        batches = iter(self._loader)
+        for _ in range(self._batches.start_batch, len(self)):
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if not self._workers:
+                    raise
+                raise RuntimeError(
+                    f"a data loader process failed ({error}); data.workers=0 loads in the main process "
+                    f"and shows where"
+                ) from error
+            bad = batch.pop("bad")
+            if "image" not in batch:
+                raise BadFileError(
+                    bad[0]
+                    if len(bad) == 1
+                    else f"{len(bad)} unreadable samples in a row; the last is {bad[-1]}"
+                )
+            for message in bad:
+                logger.warning("skipped an unreadable sample: %s", message)
+            self.skipped += len(bad)
+            yield batch
+
+
+def build_train_loader(
+    cfg: DataConfig, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+) -> TrainLoader:
+    """The training loader of a config.
+
+    Args:
+        cfg: What to read; ``cfg.train`` names the data sets.
+        batch_size: Clips of this rank's batches.
+        seed: Source of the order and of every draw; the same on all ranks.
+        rank: This process.
+        world_size: All processes.
+
+    Raises:
+        ConfigError: A data set's name is unknown.
+        DatasetNotFoundError: A data set is not below ``cfg.root``.
+        DatasetError: Its files are missing or do not match.
+    """
+    parts: list[ClipSource] = []
+    for number, name in enumerate(cfg.train):
+        if name == SYNTHETIC:
+            parts.append(SyntheticClips(cfg, seed + number))
+        else:
+            videos = scan(Path(cfg.root), name, "train", need_flow=cfg.flow == "stored", need_mask=True)
+            parts.append(ClipDataset(videos, cfg, seed + number))
+    clips = JoinedClips(parts, seed, skip_bad=cfg.on_bad_sample == "skip")
+    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers)
+
+
+def build_val_videos(cfg: DataConfig, dataset: str) -> list[ValVideo]:
+    """The validation videos of a data set, all frames of each, masks where there are some.
+
+    Raises:
+        ConfigError: The name is unknown.
+        DatasetNotFoundError: The data set is not below ``cfg.root``.
+        DatasetError: Its files are missing or do not match.
+    """
+    if dataset == SYNTHETIC:
+        return [SyntheticVideo(number, cfg) for number in range(cfg.synthetic.val_videos)]
+    videos = scan(Path(cfg.root), dataset, "val", need_flow=cfg.flow == "stored", need_mask=True)
+    return [VideoDataset(video, cfg.image_size, cfg.flow) for video in videos]
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    bad = [message for item in items for message in item["bad"]]
+    if any("image" not in item for item in items):
+        failed = next(item for item in items if "image" not in item)
+        return {"bad": failed["bad"]}
+    batch = {key: default_collate([item[key] for item in items]) for key in ("image", "flow", "mask")}
+    return {**batch, "name": [i["name"] for i in items], "frames": [i["frames"] for i in items], "bad": bad}
+
+
+def _start_worker(worker: int) -> None:
+    # Each loader process is one core's worth of work; OpenCV's own threads would only compete.
+    cv2.setNumThreads(0)

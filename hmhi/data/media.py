@@ -1,0 +1,261 @@
+"""Decode images, masks and flow maps from folders, zip files and video files; every fault becomes one error.
+
+A sequence is a folder of frames, or a *pack*: ``bear.zip`` or ``bear.mp4`` in the place of the folder
+``bear``. Frames of a pack are addressed by paths that lead into it, ``bear.zip/00000.jpg`` and
+``bear.mp4/00000.frame``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from hmhi.flow.codec import flow_to_rgb, read_flo
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+MASK_SUFFIXES = frozenset({".png"})
+FLOW_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".flo"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+PACK_SUFFIXES = VIDEO_SUFFIXES | {".zip"}
+
+MAX_PIXELS = 2**26
+"""Largest image that is decoded: 67 megapixels, twice 8K video. Beyond it lies a decompression bomb."""
+
+_FRAME = ".frame"
+
+
+class BadFileError(ValueError):
+    """A file exists but cannot be read as what it should be."""
+
+
+def find_sequence(parent: Path, name: str) -> Path | None:
+    """The folder or pack of a sequence below a parent folder, or None."""
+    folder = parent / name
+    if folder.is_dir():
+        return folder
+    packs = (parent / f"{name}{suffix}" for suffix in sorted(PACK_SUFFIXES))
+    return next((pack for pack in packs if pack.is_file()), None)
+
+
+def list_sequences(parent: Path) -> list[str]:
+    """Sorted names of the sequences (folders and packs) below a folder; hidden entries are left out."""
+    names = set()
+    for entry in parent.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            names.add(entry.name)
+        elif entry.suffix.lower() in PACK_SUFFIXES:
+            names.add(entry.stem)
+    return sorted(names)
+
+
+def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
+    """Sorted paths of a sequence's files with one of the suffixes; a video file gives its frames.
+
+    Raises:
+        BadFileError: A pack is not a readable zip or video file.
+    """
+    if sequence.is_dir():
+        found = [entry for entry in sequence.iterdir() if entry.suffix.lower() in suffixes]
+    elif sequence.suffix.lower() == ".zip":
+        members = (name for name in _zip_file(sequence).namelist() if not name.endswith("/"))
+        found = [sequence / name for name in members if Path(name).suffix.lower() in suffixes]
+    else:
+        return [sequence / f"{index:05d}{_FRAME}" for index in range(count_frames(sequence))]
+    return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Decode an image to uint8 (H, W, 3); an EXIF orientation is not applied, so that masks keep fitting.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a readable 8-bit image, or larger than `MAX_PIXELS`.
+    """
+    if path.suffix == _FRAME:
+        return _video_reader(path.parent).read(int(path.stem))
+    image = _decode(path)
+    if image.mode.startswith(("I", "F")):
+        raise BadFileError(f"{path}: image of mode {image.mode}; convert it to 8 bits a channel")
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Decode a truth mask to uint8 (H, W) in {0, 1}.
+
+    The one rule of this project: foreground is what is not zero. In a palette image that is every index
+    above 0, so that the objects of a multi-object mask merge; in a grey one ({0, 1}, {0, 255} or ids) every
+    value above 0; in a colour one every pixel that is not black. Opacity is ignored.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a readable image, or larger than `MAX_PIXELS`.
+    """
+    foreground = read_mask_values(path) > 0
+    if foreground.ndim == 3:
+        foreground = np.logical_or.reduce(foreground, axis=2)
+    return foreground.astype(np.uint8)
+
+
+def read_mask_values(path: Path) -> np.ndarray:
+    """Decode a truth mask as stored: palette indices or grey values (H, W), or colours (H, W, 3).
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a readable image, or larger than `MAX_PIXELS`.
+    """
+    image = _decode(path)
+    if image.mode in ("LA", "RGBA"):
+        image = image.convert(image.mode.removesuffix("A"))
+    return np.array(image)
+
+
+def read_flow_rgb(path: Path) -> np.ndarray:
+    """Read a flow map as colour-wheel RGB, uint8 (H, W, 3), from a picture or a ``.flo`` file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not readable, or flow that is not finite.
+    """
+    if path.suffix.lower() != ".flo":
+        return read_rgb(path)
+    try:
+        return flow_to_rgb(read_flo(path))
+    except ValueError as error:
+        raise BadFileError(f"{path}: {error}") from None
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image from its header alone; of a video frame by decoding it.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not an image.
+    """
+    if path.suffix in (_FRAME, ".flo"):
+        height, width = read_flow_rgb(path).shape[:2]
+        return height, width
+    image = _open(path)
+    return image.height, image.width
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a video file, counted one by one because containers often state a wrong number.
+
+    Raises:
+        BadFileError: Not a readable video.
+    """
+    capture = _capture(path)
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file that lies in a folder or in a zip pack.
+
+    Raises:
+        FileNotFoundError: No such file or zip member.
+        BadFileError: The zip file or its member is damaged.
+    """
+    archive = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
+    if archive is None:
+        return path.read_bytes()
+    try:
+        return _zip_file(archive).read(path.relative_to(archive).as_posix())
+    except KeyError:
+        raise FileNotFoundError(f"{path}: no such member in the zip file") from None
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise BadFileError(f"{path}: cannot be read from the zip file ({error})") from None
+
+
+def _decode(path: Path) -> Image.Image:
+    image = _open(path)
+    try:
+        image.load()
+    except Exception as error:  # hostile bytes reach many error types inside Pillow's plugins
+        raise BadFileError(f"{path}: damaged image ({error or type(error).__name__})") from None
+    return image
+
+
+def _open(path: Path) -> Image.Image:
+    data = read_bytes(path)
+    if not data:
+        raise BadFileError(f"{path}: the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise BadFileError(f"{path}: image too large to decode") from None
+    except Exception:  # as in _decode
+        raise BadFileError(f"{path}: not an image (or of an unknown type)") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise BadFileError(f"{path}: {image.width}x{image.height} pixels is too large to decode")
+    return image
+
+
+def _zip_file(path: Path) -> zipfile.ZipFile:
+    try:
+        return _cached_zip(path, os.getpid())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise BadFileError(f"{path}: not a readable zip file ({error})") from None
+
+
+@lru_cache(maxsize=16)
+def _cached_zip(path: Path, pid: int) -> zipfile.ZipFile:
+    # Keyed by process: a file handle shared over fork would share its position too.
+    return zipfile.ZipFile(path)
+
+
+class _VideoReader:
+    """Reads frames by number, exactly: seeking in compressed video is not, so it only ever moves forward."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._capture = _capture(path)
+        self._next = 0
+        self._last: np.ndarray | None = None
+
+    def read(self, index: int) -> np.ndarray:
+        if index == self._next - 1 and self._last is not None:
+            return self._last.copy()
+        if index < self._next:
+            self._capture.release()
+            self._capture, self._next = _capture(self.path), 0
+        while self._next <= index:
+            if not self._capture.grab():
+                raise BadFileError(f"{self.path}: frame {index} cannot be read; {self._next} frames can")
+            self._next += 1
+        good, bgr = self._capture.retrieve()
+        if not good:
+            raise BadFileError(f"{self.path}: frame {index} cannot be decoded")
+        self._last = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        return self._last.copy()
+
+
+def _video_reader(path: Path) -> _VideoReader:
+    return _cached_video(path, os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _cached_video(path: Path, pid: int) -> _VideoReader:
+    return _VideoReader(path)
+
+
+def _capture(path: Path) -> cv2.VideoCapture:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such video file")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise BadFileError(f"{path}: not a video that OpenCV can read")
+    return capture
