@@ -1,0 +1,88 @@
+"""Optimiser, parameter groups and learning-rate schedules.
+
+A schedule is a pure function of the optimiser step, so that it has no state of its own to save or restore.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hmhi.config import TrainConfig
+
+POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
+POLY_POWER = 0.9
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum 0.9 over `parameter_groups`."""
+    groups = parameter_groups(model, config.weight_decay, decay_norms=config.decay_norms)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict]:
+    """Split the trainable parameters by weight decay.
+
+    Args:
+        model: Network whose parameters are trained; frozen ones are left out.
+        weight_decay: Decay of weight matrices and kernels.
+        decay_norms: Whether vectors (norm scales, biases) and position tables decay too.
+
+    Returns:
+        Groups for a torch optimiser, in the model's order; empty groups are left out.
+    """
+    decayed, spared = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        spare = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in POSITION_TABLES
+        (spared if spare and not decay_norms else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Learning rate of one optimiser step.
+
+    Linear warm-up to ``config.lr`` over ``config.warmup_steps``, then ``config.schedule`` down to
+    ``config.min_lr`` at the end of the run. ``poly`` has power 0.9.
+
+    Args:
+        step: Optimiser step, from 0.
+        total_steps: Optimiser steps of the whole run.
+        config: Peak, warm-up, schedule and end.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    done = min(done, 1.0)
+    left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else (1 - done) ** POLY_POWER
+    return config.min_lr + (config.lr - config.min_lr) * left
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the same learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter], limit: float | None) -> torch.Tensor:
+    """L2 norm of the whole gradient; afterwards the gradient is scaled down to ``limit`` if it is longer.
+
+    A norm that is not finite leaves the gradient unusable: check the returned value before the step.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
