@@ -76,8 +76,14 @@ def test_all_problems_in_one_report_with_a_cap(tmp_path):
     with pytest.raises(DatasetError) as error:
         scan_davis(tmp_path)
     text = str(error.value)
-    for part in ("a: image 00001 has no mask", "a: image 00002 has no mask", "b: no flow maps in",
-                 "c: mask 00009 has no image", "c: flow map frame_0001 has no image", "2 files are called 00001"):  # fmt: skip
+    for part in (
+        "a: image 00001 has no mask",
+        "a: image 00002 has no mask",
+        "b: no flow maps in",
+        "c: mask 00009 has no image",
+        "c: flow map frame_0001 has no image",
+        "2 files are called 00001",
+    ):
         assert part in text
     assert "tools/make_flow.py" in text and "tools/check_data.py" in text
     write_video(base, "d", 60, masks=[0])
@@ -164,7 +170,7 @@ def test_hostile_names_in_a_list_file(tmp_path, line):
     base = tmp_path / "DAVIS-16"
     write_video(base, "bear", 3, layout="davis")
     write_davis_list(base, "train", ["bear", line])
-    with pytest.raises(DatasetError, match="line 2: .* not a plain sequence name"):
+    with pytest.raises(DatasetError, match=r"line 2: .* not a plain sequence name"):
         scan_davis(tmp_path)
 
 
@@ -219,5 +225,5 @@ def test_damaged_pack_is_reported_with_the_rest(tmp_path):
     base = tmp_path / "DAVIS-16"
     write_video(base, "bear", 4, masks=[0, 1, 2])
     (base / "Images/train/cow.zip").write_bytes(b"PK not really")
-    with pytest.raises(DatasetError, match="(?s)image 00003 has no mask.*cow.zip: not a readable zip"):
+    with pytest.raises(DatasetError, match=r"(?s)image 00003 has no mask.*cow.zip: not a readable zip"):
         scan_davis(tmp_path)

@@ -10,7 +10,7 @@ from hmhi.data.sampling import sample_clip
 def test_every_clip_is_valid(n_frames, clip_frames, seed, max_gap):
     clip = sample_clip(n_frames, clip_frames, np.random.default_rng(seed), max_gap)
     assert len(clip) == clip_frames
-    assert clip == sorted(clip) and 0 <= clip[0] and clip[-1] < n_frames
+    assert clip == sorted(clip) and clip[0] >= 0 and clip[-1] < n_frames
     assert len(set(clip)) == min(n_frames, clip_frames)
     assert clip == sample_clip(n_frames, clip_frames, np.random.default_rng(seed), max_gap)
 
