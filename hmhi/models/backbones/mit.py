@@ -41,7 +41,7 @@ class MixTransformer(nn.Module):
         super().__init__()
         depths = DEPTHS[name]
         self.channels = (32, 64, 160, 256) if name == "mit_b0" else (64, 128, 320, 512)
-        rates = torch.linspace(0, drop_path, sum(depths)).split(depths)
+        rates = iter(drop_path * i / (sum(depths) - 1) for i in range(sum(depths)))
         self.stages = nn.ModuleList(
             Stage(
                 3 if i == 0 else self.channels[i - 1],
@@ -50,7 +50,7 @@ class MixTransformer(nn.Module):
                 reduction=REDUCTIONS[i],
                 patch=7 if i == 0 else 3,
                 stride=4 if i == 0 else 2,
-                drop_paths=rates[i].tolist(),
+                drop_paths=[next(rates) for _ in range(depths[i])],
                 flow_adapters=flow_adapters,
             )
             for i in range(4)
