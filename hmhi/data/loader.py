@@ -150,7 +150,7 @@ class TrainLoader:
         for _ in range(self._batches.start_batch, len(self)):
             try:
                 batch = next(batches)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 if not self._workers:
                     raise
                 raise RuntimeError(
