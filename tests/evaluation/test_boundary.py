@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from evaluation.masks import EDGE_PAIRS, edge_masks, mask_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.masks import EDGE_PAIRS, edge_masks, mask_pairs
 from hmhi.benchmarks import reference_metrics
 from hmhi.evaluation.boundary import contour, f_measure
 

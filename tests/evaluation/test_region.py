@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from evaluation.masks import EDGE_PAIRS, edge_masks, mask_pairs
 from hypothesis import given
 
+from evaluation.masks import EDGE_PAIRS, edge_masks, mask_pairs
 from hmhi.benchmarks import reference_metrics
 from hmhi.evaluation.region import jaccard
 

@@ -1,0 +1,242 @@
+"""Trees of masks on disk: listing them, pairing predictions with annotations, reading one image.
+
+A tree is one folder for each sequence, which holds one image for each frame: ``<root>/<sequence>/<stem>.png``.
+Pairs are made by name, never by sort order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hmhi.evaluation.protocol import Protocol
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm"}
+Tree = dict[str, dict[str, Path]]  # sequence -> stem -> file
+Missing = Literal["error", "zero", "skip"]
+
+
+class EvaluationError(ValueError):
+    """A tree cannot be scored as asked; the message lists every reason that was found."""
+
+    def __init__(self, problems: Sequence[str], hint: str = "") -> None:
+        self.problems = list(problems)
+        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+        lines = [f"{count} in what is to be scored:", *(f"  - {printable(problem)}" for problem in problems)]
+        super().__init__("\n".join([*lines, hint] if hint else lines))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame to score; ``pred`` is None where a missing prediction counts as zero."""
+
+    stem: str
+    truth: Path
+    pred: Path | None
+
+
+@dataclass
+class Pairs:
+    """The frames to score, and what was left out."""
+
+    frames: dict[str, list[Frame]]
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason -> number of frames."""
+    notes: list[str] = field(default_factory=list)
+
+
+def pair_trees(
+    pred: Path,
+    truth: Path,
+    protocol: Protocol,
+    *,
+    sequences: Sequence[str] | None = None,
+    missing: Missing = "error",
+    extra: Literal["error", "skip"] = "error",
+) -> Pairs:
+    """Pair every annotated frame that the protocol counts with its prediction.
+
+    Args:
+        pred: Tree of predictions.
+        truth: Tree of annotations.
+        protocol: Which frames count.
+        sequences: Names to score; None takes every annotated sequence.
+        missing: What a missing prediction is: an error, a frame of score zero, or left out.
+        extra: What a prediction without annotation is: an error, or left out. A sparse protocol expects it.
+
+    Raises:
+        FileNotFoundError: A root does not exist.
+        EvaluationError: Missing or extra sequences or frames, all of them listed.
+    """
+    annotated, problems = list_tree(truth, "annotations")
+    predicted, pred_problems = list_tree(pred, "predictions")
+    problems += pred_problems
+    pairs = Pairs(frames={})
+    wanted = list(dict.fromkeys(sequences)) if sequences is not None else sorted(annotated)
+    problems += [
+        f"annotations have no sequence {name!r} ({truth})" for name in wanted if name not in annotated
+    ]
+    unlisted = [name for name in predicted if name not in wanted]
+    if sequences is not None or extra == "skip":
+        pairs.left_out["of sequences that are not scored"] += sum(len(predicted[name]) for name in unlisted)
+    else:
+        problems += [f"predictions hold sequence {name!r}, which has no annotations" for name in unlisted]
+    absent = False
+
+    for name in wanted:
+        stems = annotated.get(name, {})
+        order = sorted(stems, key=natural_key)
+        counted = order[1:-1] if protocol.drop_ends else order
+        pairs.left_out["first and last of their sequence"] += len(order) - len(counted)
+        if order and not counted:
+            problems.append(
+                f"{name}: {len(order)} annotated frames leave none to score under {protocol.name}"
+            )
+        found = predicted.get(name, {})
+        surplus = sorted(set(found) - set(stems), key=natural_key)
+        if surplus and not protocol.sparse and extra == "error" and stems:
+            problems.append(f"{name}: predictions without annotation: {', '.join(surplus)}")
+        pairs.left_out["without annotation"] += len(surplus) if stems else 0
+
+        lacking = [stem for stem in counted if stem not in found]
+        if lacking and missing == "error":
+            absent = True
+            problems.append(_describe_missing(name, lacking, counted, found))
+        elif lacking and missing == "skip":
+            pairs.left_out["missing predictions"] += len(lacking)
+        if lacking and missing != "error":
+            done = "scored as zero" if missing == "zero" else "left out"
+            pairs.notes.append(f"{done}: {_describe_missing(name, lacking, counted, found)}")
+        kept = [stem for stem in counted if missing != "skip" or stem in found]
+        if kept:
+            pairs.frames[name] = [Frame(stem, stems[stem], found.get(stem)) for stem in kept]
+
+    if not problems and not pairs.frames:
+        problems.append(f"no frame of {pred} has an annotation in {truth}")
+    if problems:
+        hint = (
+            "Score chosen sequences only with --sequences FILE, "
+            "or missing predictions as zero or not at all with --missing zero|skip."
+        )
+        raise EvaluationError(problems, hint if absent else "")
+    pairs.left_out = +pairs.left_out
+    return pairs
+
+
+def list_tree(root: Path, what: str) -> tuple[Tree, list[str]]:
+    """List the sequences and frames below a root, and what is odd about them.
+
+    Hidden files are ignored. A folder without images is reported, not passed over.
+
+    Raises:
+        FileNotFoundError: The root is not a folder.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder of {what} not found: {root}")
+    tree: Tree = {}
+    problems: list[str] = []
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        frames: dict[str, Path] = {}
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        for path in inside:
+            if path.suffix.lower() not in SUFFIXES or not path.is_file():
+                continue
+            if path.stem in frames:
+                problems.append(f"{what}: two files for one frame: {frames[path.stem]} and {path.name}")
+            frames[path.stem] = path
+        others = [path.name for path in inside if path.is_file() and path.suffix.lower() not in SUFFIXES]
+        if others:
+            problems.append(f"{what}: {folder.name} holds files that are no images: {', '.join(others)}")
+        if frames:
+            tree[folder.name] = frames
+        elif any(path.is_dir() for path in inside):
+            problems.append(f"{what}: {folder} holds folders, no images; should the root be that folder?")
+        else:
+            problems.append(f"{what}: {folder} holds no images")
+    if not folders:
+        problems.append(f"{what}: {root} has no folder for each sequence (<root>/<sequence>/<frame>.png)")
+    return tree, problems
+
+
+def read_sequence_list(path: Path) -> list[str]:
+    """Names of sequences, one a line; DAVIS's own lists of frame files are understood too.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file names no sequence.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"list of sequences not found: {path}")
+    names = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = line.split("#")[0].strip()
+        if not entry:
+            continue
+        first = Path(entry.split()[0])
+        names.append(first.parent.name if first.suffix.lower() in SUFFIXES else entry)
+    if not names:
+        raise ValueError(f"{path} names no sequence; write one name on each line")
+    return list(dict.fromkeys(names))
+
+
+def read_levels(path: Path) -> tuple[NDArray[np.uint8], bool]:
+    """Read one image as (H, W) uint8, and say whether its values are object ids (True) or grey levels.
+
+    Palette images hold ids, except those whose palette is the grey ramp. Colour images pass only where their
+    channels agree.
+
+    Raises:
+        ValueError: The file cannot be read, or is no 8-bit map or mask; the message gives the reason only.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode, palette = image.mode, image.getpalette()
+            pixels = np.array(image)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"unreadable image ({error})") from None
+    if mode == "P":
+        ramp = [level for level in range(256) for _ in range(3)]
+        used = 3 * (int(pixels.max()) + 1)
+        is_ramp = palette is not None and len(palette) >= used and palette[:used] == ramp[:used]
+        return pixels, not is_ramp
+    if mode == "1":
+        return pixels.astype(np.uint8) * np.uint8(255), False
+    if mode == "L":
+        return pixels, False
+    if mode in ("RGB", "RGBA", "LA"):
+        colours = pixels[..., : 3 if mode != "LA" else 1]
+        if (colours == colours[..., :1]).all():
+            return np.ascontiguousarray(colours[..., 0]), False
+        raise ValueError("a colour image where a mask is due; save masks as palette or 8-bit grey PNG")
+    raise ValueError(f"an image of mode {mode} where an 8-bit mask or map is due; convert it to 8 bits")
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts frame 10 after frame 9, padded or not."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+
+
+def printable(text: str) -> str:
+    """The text with control characters and undecodable bytes escaped, safe for a terminal or a report."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def _describe_missing(name: str, lacking: Sequence[str], counted: Sequence[str], found: Iterable[str]) -> str:
+    if not found:
+        return f"{name}: no predictions (sequence missing)"
+    text = f"{name}: {len(lacking)} of {len(counted)} predictions missing: {', '.join(lacking)}"
+    if len(lacking) == len(counted):
+        text += f" (predictions are called {min(found)!r} and so on)"
+    return text
