@@ -1,0 +1,191 @@
+"""The command line that ``tools/val_zvos.py`` and ``tools/val_vsod.py`` share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmhi.evaluation.files import read_sequence_list
+from hmhi.evaluation.html_report import write_html
+from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol, find_protocol
+from hmhi.evaluation.report import format_results, write_csv, write_json
+from hmhi.evaluation.runner import evaluate
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What differs between the two commands."""
+
+    description: str
+    protocols: Mapping[str, MaskProtocol | MapProtocol]
+    default: str
+    folder: str
+    """Sub-folder of an inference output that holds the predictions."""
+
+
+ZVOS = Tool("Score binary masks by J and F.", MASK_PROTOCOLS, "davis16", "masks")
+VSOD = Tool("Score soft saliency maps by MAE, F, E, S and weighted F.", MAP_PROTOCOLS, "vsod", "prob")
+
+
+@dataclass(frozen=True)
+class InferenceOutput:
+    """The newest run of inference, as its ``infer.json`` describes it."""
+
+    pred: Path
+    truth: Path
+    dataset: str | None
+
+
+def run(tool: Tool, arguments: Sequence[str] | None = None) -> int:
+    """Run one command; user errors become one report on stderr and exit code 2."""
+    options = _parser(tool).parse_args(arguments)
+    if options.protocol == "list":
+        sys.stdout.write(list_protocols(tool))
+        return 0
+    try:
+        _run(tool, options)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def list_protocols(tool: Tool) -> str:
+    """Every protocol with its rule and source."""
+    lines = []
+    for protocol in tool.protocols.values():
+        lines += [protocol.name, f"    {protocol.rule}", f"    source: {protocol.source}"]
+        if protocol.datasets:
+            lines.append(f"    chosen by --dataset {', '.join(protocol.datasets)}")
+    return "\n".join(lines) + "\n"
+
+
+def newest_inference(root: Path, folder: str) -> InferenceOutput:
+    """Find the newest inference output that can be scored.
+
+    Args:
+        root: Folder of outputs, one folder each with its ``infer.json``.
+        folder: ``masks`` or ``prob``.
+
+    Raises:
+        FileNotFoundError: There is none, or it cannot be scored; the message says what to run.
+    """
+    records = sorted(root.glob("*/infer.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        raise FileNotFoundError(
+            f"nothing to score: no inference output under {root}/. Run tools/infer.py (or scripts/infer.sh) first, "
+            "or name folders by --pred and --gt"
+        )
+    record = records[-1]
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{record} is damaged ({error}); run tools/infer.py again") from None
+    pred = record.parent / folder
+    if not pred.is_dir():
+        option = " with --save-prob" if folder == "prob" else ""
+        raise FileNotFoundError(
+            f"{record.parent} holds no {folder}/ folder; run tools/infer.py{option} again"
+        )
+    if not values.get("gt"):
+        raise FileNotFoundError(
+            f"{record.parent} was made from a video without annotations, so it cannot be scored; "
+            "name the annotations by --gt"
+        )
+    return InferenceOutput(pred, Path(values["gt"]), values.get("dataset"))
+
+
+def _run(tool: Tool, options: argparse.Namespace) -> None:
+    methods = _named_folders(options.pred)
+    truth, dataset = options.gt, options.dataset
+    sequences = read_sequence_list(options.sequences) if options.sequences else None
+    lead = ""
+    if not methods:
+        newest = newest_inference(Path("outputs"), tool.folder)
+        methods = {newest.pred.parent.name: newest.pred}
+        truth = truth or newest.truth
+        known = {name for protocol in tool.protocols.values() for name in protocol.datasets}
+        dataset = dataset or (newest.dataset if newest.dataset in known else None)
+        lead = f"scoring {newest.pred} against {truth}\n"
+        if sequences is None:  # what was inferred is what is scored
+            sequences = sorted(path.name for path in newest.pred.iterdir() if path.is_dir())
+    if truth is None:
+        raise ValueError("--gt is missing: name the folder of annotations (<gt>/<sequence>/<frame>.png)")
+    protocol = find_protocol(tool.protocols, options.protocol, dataset, tool.default)
+    results = {
+        name: evaluate(
+            folder,
+            truth,
+            protocol,
+            sequences=sequences,
+            missing=options.missing,
+            extra=options.extra,
+            resize=options.resize,
+            jobs=options.jobs,
+            progress=True,
+        )
+        for name, folder in methods.items()
+    }
+    sys.stdout.write(lead + format_results(results) + "\n")
+    for path, write in ((options.json, write_json), (options.csv, write_csv), (options.html, write_html)):
+        if path is not None:
+            write(results, path)
+            sys.stdout.write(f"written: {path}\n")
+
+
+def _named_folders(entries: Sequence[str]) -> dict[str, Path]:
+    """``NAME=DIR`` or ``DIR`` arguments as name -> folder; a folder's own name may hold an equals sign."""
+    folders: dict[str, Path] = {}
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        if not equals or Path(entry).is_dir():
+            name, folder = Path(entry).name or entry, entry
+        if name in folders:
+            raise ValueError(f"two predictions are called {name!r}; name them apart by --pred NAME=DIR")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _parser(tool: Tool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"{tool.description} Without --pred it scores the newest inference output under outputs/."
+    )
+    parser.add_argument(
+        "--pred", action="append", default=[], metavar="[NAME=]DIR",
+        help="predictions, <dir>/<sequence>/<frame>.png; repeat it to compare methods",
+    )  # fmt: skip
+    parser.add_argument("--gt", type=Path, metavar="DIR", help="annotations, with the same names")
+    parser.add_argument("--dataset", metavar="NAME", help="take this data set's protocol")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help=f"rules to score by, or 'list' (default: {tool.default})"
+    )
+    parser.add_argument("--sequences", type=Path, metavar="FILE", help="score these only, one name a line")
+    parser.add_argument(
+        "--missing", choices=("error", "zero", "skip"), default="error",
+        help="a missing prediction is an error, scores worst, or is left out (default: error)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--extra", choices=("error", "skip"), default="error",
+        help="a prediction without annotation is an error or is left out (default: error)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resize", choices=("none", "nearest"), default="none",
+        help="fit predictions of another size, instead of an error",
+    )  # fmt: skip
+    for form in ("json", "csv", "html"):
+        parser.add_argument(
+            f"--{form}", type=Path, metavar="FILE", help=f"write the results as {form.upper()}"
+        )
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="threads (default: all processors)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
