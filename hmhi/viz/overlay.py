@@ -1,0 +1,55 @@
+"""Pictures of results: the mask drawn into the frame, and panels side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+COLOUR = (230, 60, 40)  # RGB
+OPACITY = 0.5
+
+
+def draw_overlay(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Tint the masked pixels and outline them.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB; left as it is.
+        mask: (H, W) bool or {0, 1}.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    inside = mask.astype(bool)
+    out = frame.copy()
+    tint = frame[inside] * (1 - OPACITY) + np.array(COLOUR) * OPACITY
+    out[inside] = tint.astype(np.uint8)
+    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(out, contours, -1, COLOUR, thickness=max(1, frame.shape[0] // 240))
+    return out
+
+
+def draw_strip(rows: Sequence[Sequence[np.ndarray]], height: int = 160) -> np.ndarray:
+    """Lay panels out in rows, all brought to one height.
+
+    Args:
+        rows: Panels, (H, W, 3) uint8 RGB or (H, W) bool masks.
+        height: Of every panel in pixels.
+
+    Returns:
+        (len(rows) * height, W, 3) uint8, rows padded with white to the widest.
+    """
+    drawn = [np.hstack([_panel(panel, height) for panel in row]) for row in rows]
+    width = max(row.shape[1] for row in drawn)
+    return np.vstack(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in drawn]
+    )
+
+
+def _panel(panel: np.ndarray, height: int) -> np.ndarray:
+    width = max(1, round(panel.shape[1] * height / panel.shape[0]))
+    if panel.ndim == 2:
+        grey = cv2.resize(panel.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_NEAREST)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return cv2.resize(panel, (width, height), interpolation=cv2.INTER_AREA)
