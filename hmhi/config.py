@@ -107,7 +107,7 @@ class SyntheticConfig:
     size: list[int] = field(default_factory=lambda: [256, 256])
     """Rendered height and width in pixels."""
     flow: Literal["exact", "degraded", "dis", "mixed"] = "exact"
-    """Flow at training: the renderer's own, that degraded at random, OpenCV DIS on the frames, or a mix."""
+    """The renderer's own flow, that degraded at random, OpenCV DIS on the frames, or a mix over clips."""
 
     def __post_init__(self) -> None:
         _at_least("data.synthetic", self, videos=1, val_videos=1, val_frames=2)

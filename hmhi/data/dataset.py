@@ -165,8 +165,10 @@ class SyntheticClips(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, key.epoch, key.index])
         # Training scenes have even seeds, validation scenes odd ones.
         scene = 2 * int(rng.integers(2**31))
-        frames = self.config.clip_frames
-        clip = render_clip(scene, frames, _pair(self.config.synthetic.size))
+        frames, settings = self.config.clip_frames, self.config.synthetic
+        # Frames of a real clip lie up to max_gap apart and about half of that on average.
+        stride = int(rng.integers(1, (self.config.max_gap + 1) // 2 + 1))
+        clip = render_clip(scene, frames, _pair(settings.size), settings.flow, stride)
         draws = draw_augmentations(self.config.augment, frames, rng)
         parts = [
             _finish(
@@ -191,10 +193,11 @@ class SyntheticVideo:
     def __iter__(self) -> Iterator[FrameSample]:
         """Render the video, then yield every frame in order."""
         size = self.config.image_size
-        clip = render_clip(self._scene, len(self), _pair(self.config.synthetic.size))
+        settings = self.config.synthetic
+        clip = render_clip(self._scene, len(self), _pair(settings.size), settings.flow)
         for t, stem in enumerate(_stems(len(self))):
             image, flow = to_input(clip.images[t], size), to_input(flow_to_rgb(clip.flows[t]), size)
-            yield FrameSample(stem, image, flow, clip.masks[t], _pair(self.config.synthetic.size))
+            yield FrameSample(stem, image, flow, clip.masks[t], _pair(settings.size))
 
 
 class _Parts(NamedTuple):
