@@ -27,7 +27,8 @@ class DatasetSpec:
     dense: bool = False
     """Whether every frame has a mask; otherwise frames without one are normal."""
     still: bool = False
-    """Single images instead of videos: no flow is asked for, and the network sees zero flow."""
+    """Single images, ``Images/train/<stem>.*`` and ``Annotations/train/<stem>.png``, instead of videos; each
+    one is a video of one frame without motion."""
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -56,6 +57,7 @@ _SPECS = (
         splits={"val": "val"},
     ),
     DatasetSpec(name="davsod", folder="DAVSOD", aliases=("DAVSOD2SEG_byvideo",)),
+    DatasetSpec(name="davsod_validation", folder="DAVSOD", splits={"val": "validation"}),
     DatasetSpec(name="davsod_normal", folder="DAVSOD", splits={"val": "val_normal"}),
     DatasetSpec(name="davsod_difficult", folder="DAVSOD", splits={"val": "val_difficult"}),
     DatasetSpec(name="visal", folder="ViSal", aliases=("ViSal2SEG_byvideo",), splits={"val": "val"}),
@@ -65,12 +67,7 @@ _SPECS = (
         aliases=("longvideos", "LongVideos", "long_videos"),
         splits={"val": "val"},
     ),
-    DatasetSpec(
-        name="duts",
-        folder="DUTS",
-        dense=True,
-        still=True,
-    ),
+    DatasetSpec(name="duts", folder="DUTS", dense=True, still=True),
 )
 
 DATASETS: Mapping[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

@@ -101,6 +101,20 @@ def scan(root: Path, dataset: str, split: str, *, need_flow: bool, need_mask: bo
     """
     spec = get_spec(dataset)
     layout = find_layout(Path(root), spec, split)
+    videos, problems = scan_layout(layout, spec, need_flow=need_flow, need_mask=need_mask)
+    if problems:
+        hint = "; python tools/check_data.py reports on the whole tree, docs/DATA.md describes it"
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        raise DatasetError(f"{dataset} {split} in {layout.images.parent}: {count}{hint}", problems)
+    return videos
+
+
+def scan_layout(
+    layout: Layout, spec: DatasetSpec, *, need_flow: bool, need_mask: bool
+) -> tuple[list[Video], list[str]]:
+    """As `scan`, for a layout that was found; returns the videos and every problem instead of raising."""
+    if spec.still:
+        return _scan_images(layout, spec, need_mask)
     videos, problems = [], []
     for name in layout.videos:
         try:
@@ -108,14 +122,10 @@ def scan(root: Path, dataset: str, split: str, *, need_flow: bool, need_mask: bo
         except BadFileError as error:
             frames, found = (), [str(error)]
         problems += [f"{name}: {problem}" for problem in found]
-        videos.append(Video(dataset, name, frames))
+        videos.append(Video(spec.name, name, frames))
     if not videos:
         problems = [f"no video folders in {layout.images}"]
-    if problems:
-        hint = "; python tools/check_data.py reports on the whole tree, docs/DATA.md describes it"
-        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
-        raise DatasetError(f"{dataset} {split} in {layout.images.parent}: {count}{hint}", problems)
-    return videos
+    return videos, problems
 
 
 def find_layout(root: Path, spec: DatasetSpec, split: str) -> Layout:
@@ -227,7 +237,7 @@ def _match_frames(
     problems += [f"flow map {stem} has no image" for stem in sorted(flows.keys() - images.keys())]
     if len(stems) > 1 and stems[-1] not in flows and stems[-2] in flows:
         flows[stems[-1]] = flows[stems[-2]]
-    if need_flow and not spec.still:
+    if need_flow:
         if not flows:
             problems.append(
                 f"no flow maps in {layout.flows / name}; python tools/make_flow.py writes them, "
@@ -244,10 +254,27 @@ def _match_frames(
     return frames, problems
 
 
+def _scan_images(layout: Layout, spec: DatasetSpec, need_mask: bool) -> tuple[list[Video], list[str]]:
+    problems: list[str] = []
+    images = _unique_stems(layout.images, IMAGE_SUFFIXES, problems)
+    masks = _unique_stems(layout.masks, MASK_SUFFIXES, problems) if layout.masks.is_dir() else {}
+    problems += [f"mask {stem} has no image" for stem in sorted(masks.keys() - images.keys())]
+    if need_mask:
+        problems += [f"image {stem} has no mask" for stem in sorted(images.keys() - masks.keys())]
+    if not images:
+        problems = [f"no images in {layout.images}"]
+    videos = [
+        Video(spec.name, stem, (Frame(stem, images[stem], None, masks.get(stem)),)) for stem in sorted(images)
+    ]
+    return videos, problems
+
+
 def _by_stem(parent: Path, name: str, suffixes: Collection[str], problems: list[str]) -> dict[str, Path]:
     sequence = find_sequence(parent, name)
-    if sequence is None:
-        return {}
+    return _unique_stems(sequence, suffixes, problems) if sequence is not None else {}
+
+
+def _unique_stems(sequence: Path, suffixes: Collection[str], problems: list[str]) -> dict[str, Path]:
     files = list_files(sequence, suffixes)
     counts = Counter(path.stem for path in files)
     problems += [f"{sequence}: {n} files are called {stem}" for stem, n in counts.items() if n > 1]

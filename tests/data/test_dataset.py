@@ -114,11 +114,12 @@ def test_dis_flow_needs_no_files_and_repeats_the_last_map(tmp_path):
 
 
 def test_one_frame_has_white_flow(tmp_path):
-    write_video(tmp_path / "DUTS", "img", 1, flows=[])
+    save(tmp_path / "DUTS/Images/train/img.jpg", picture(0))
+    save(tmp_path / "DUTS/Annotations/train/img.png", half_mask())
     for source in ("stored", "dis"):
         _, clips = load(tmp_path, dataset="duts", flow=source)
         item = clips[ClipKey(0, 0)]
-        assert (item["flow"] == 255).all() and item["frames"] == ["00000"] * 3
+        assert (item["flow"] == 255).all() and item["frames"] == ["img"] * 3
 
 
 @pytest.mark.parametrize("kind", ["Images", "Annotations", "Flows"])

@@ -102,9 +102,16 @@ def test_sparse_masks_are_normal_except_in_dense_sets(tmp_path):
 
 
 def test_still_images_need_no_flow(tmp_path):
-    write_video(tmp_path / "DUTS", "img1", 1, flows=[])
-    (video,) = scan(tmp_path, "duts", "train", need_flow=True, need_mask=True)
-    assert video.frames[0].flow is None
+    base = tmp_path / "DUTS"
+    for name in ("b", "a"):
+        save(base / "Images" / "train" / f"{name}.jpg", picture(0))
+        save(base / "Annotations" / "train" / f"{name}.png", picture(0)[..., 0])
+    videos = scan(tmp_path, "duts", "train", need_flow=True, need_mask=True)
+    assert [(v.name, len(v.frames), v.frames[0].flow) for v in videos] == [("a", 1, None), ("b", 1, None)]
+    (base / "Annotations" / "train" / "a.png").rename(base / "Annotations" / "train" / "c.png")
+    with pytest.raises(DatasetError) as error:
+        scan(tmp_path, "duts", "train", need_flow=True, need_mask=True)
+    assert error.value.problems == ["mask c has no image", "image a has no mask"]
 
 
 def test_one_frame_video_needs_its_own_flow(tmp_path):
@@ -196,7 +203,7 @@ def test_names_that_pass_stay_inside_their_folder(name):
 def test_unknown_name_suggests():
     with pytest.raises(ConfigError, match="did you mean 'davis16'"):
         get_spec("davis-16")
-    assert len({spec.folder for spec in DATASETS.values()}) == len(DATASETS) - 2  # three DAVSOD test sets
+    assert len({spec.folder for spec in DATASETS.values()}) == len(DATASETS) - 3  # DAVSOD's folder holds four
 
 
 def test_real_davis(shared_data):

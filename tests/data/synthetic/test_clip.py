@@ -20,16 +20,18 @@ def warp_back(following: np.ndarray, flow: np.ndarray) -> np.ndarray:
 def test_flow_leads_to_the_next_frame(seed):
     clip = render_clip(seed, 3, SIZE, clean=True)
     for t in (0, 1):
-        image = clip.images[t].astype(np.float32)
-        following = clip.images[t + 1].astype(np.float32)
+        # Softened, because resampling alone changes grain from one frame to the next.
+        image, following = (
+            cv2.GaussianBlur(clip.images[i].astype(np.float32), (0, 0), 1.5) for i in (t, t + 1)
+        )
         fetched = warp_back(following, clip.flows[t])
         inside = fetched.min(axis=2) >= 0
         assert inside.mean() > 0.5
         error = np.abs(fetched - image).mean(axis=2)[inside]
         unmoved = np.abs(following - image).mean(axis=2)[inside]
-        # What is left: pixels that get hidden, sharp texture resampled, smoke and shadows moving over it.
-        assert np.median(error) < 4
-        assert error.mean() < 0.6 * unmoved.mean() + 1.5
+        # What is left: pixels that get hidden, and smoke and shadows that slide over what they veil.
+        assert np.median(error) < 2
+        assert np.percentile(error, 75) < 0.6 * np.percentile(unmoved, 75) + 1
 
 
 @pytest.mark.parametrize("seed", range(12))
