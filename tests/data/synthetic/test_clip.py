@@ -29,9 +29,8 @@ def test_flow_leads_to_the_next_frame(seed):
         assert inside.mean() > 0.5
         error = np.abs(fetched - image).mean(axis=2)[inside]
         unmoved = np.abs(following - image).mean(axis=2)[inside]
-        # What is left: pixels that get hidden, and smoke and shadows that slide over what they veil.
-        assert np.median(error) < 2
-        assert np.percentile(error, 75) < 0.6 * np.percentile(unmoved, 75) + 1
+        # The median leaves out pixels that get hidden, and smoke and shadows that slide over what they veil.
+        assert np.median(error) < min(2, 0.5 * np.median(unmoved) + 0.5)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -36,7 +36,7 @@ CAMERAS = {
 def fetch(following: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     u, v = x + flow[..., 0], y + flow[..., 1]
-    inside = (u >= 0) & (u < SIZE[1] - 1) & (v >= 0) & (v < SIZE[0] - 1)
+    inside = (u >= 1) & (u < SIZE[1] - 2) & (v >= 1) & (v < SIZE[0] - 2)  # all that the interpolation reads
     return cv2.remap(following, u, v, interpolation=cv2.INTER_CUBIC), inside
 
 
