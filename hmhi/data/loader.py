@@ -125,6 +125,7 @@ class TrainLoader:
             pin_memory=torch.cuda.is_available(),
             timeout=timeout if workers else 0,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # or each new iteration, a resumed one too, draws from dropout's
             persistent_workers=workers > 0,
         )
 
