@@ -19,15 +19,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict
 from hmhi.engine import distributed
 from hmhi.engine.distributed import Ranks
+from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.key_maps import CheckpointError
 from hmhi.models.weights import load_exactly, load_state
 
@@ -65,16 +65,16 @@ class TrainState:
     config: Config
     ranks: Ranks
     environment: dict[str, str]
-    model: nn.Module
+    model: HMHINet
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None
     progress: Progress
 
     @property
-    def scored_model(self) -> nn.Module:
+    def scored_model(self) -> HMHINet:
         """What is validated and released: the moving average where there is one."""
-        return self.model if self.ema is None else self.ema.module
+        return self.model if self.ema is None else cast(HMHINet, self.ema.module)
 
 
 def weights_dict(state: TrainState) -> dict[str, Any]:

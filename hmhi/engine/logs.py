@@ -117,7 +117,7 @@ def environment() -> dict[str, str]:
         "hmhi": __version__,
         "git": _git_revision(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which weights_only refuses
         "torchvision": version("torchvision"),
         "numpy": np.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

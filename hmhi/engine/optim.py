@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:
     """Split the trainable parameters by weight decay.
 
     Args:
@@ -36,7 +37,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool
     Returns:
         Groups for a torch optimiser, in the model's order; empty groups are left out.
     """
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Train a model:
+#   bash scripts/train.sh [CONFIG] [key=value ...] [--resume auto|PATH] [--load-from PATH]
+# CONFIG defaults to the paper's pre-training. Relative paths in settings count from the repository's root.
+#
+# From the environment:
+#   CUDA_VISIBLE_DEVICES     GPUs to use (all of them by default)
+#   NPROC                    processes on this machine (one for each GPU; one without a GPU)
+#   NNODES NODE_RANK         machines, and the number of this one from 0 (1 and 0)
+#   MASTER_ADDR MASTER_PORT  where machine 0 listens (127.0.0.1 and 29500), for several machines
+#   PYTHON                   interpreter (the active environment's, else .venv's, else python3)
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+config="$root/configs/pretrain_ytvos.yaml"
+if [[ $# -gt 0 && "$1" != *=* && "$1" != -* ]]; then
+    config="$1"
+    shift
+    if [[ -e "$config" ]]; then
+        config="$(cd "$(dirname "$config")" && pwd)/$(basename "$config")"
+    fi
+fi
+cd "$root"
+
+if [[ -n "${PYTHON:-}" ]]; then
+    python="$PYTHON"
+elif [[ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && -x .venv/bin/python ]]; then
+    python=.venv/bin/python
+else
+    python=python3
+fi
+
+nproc="${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}"
+nnodes="${NNODES:-1}"
+train=(tools/train.py --config "$config" "$@")
+
+if [[ "$nproc" == 1 && "$nnodes" == 1 ]]; then
+    exec "$python" "${train[@]}"
+fi
+
+# What is missing is said once and plainly, before torchrun starts.
+"$python" "${train[@]}" --check
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+if [[ "$nnodes" == 1 ]]; then
+    launch=(--standalone)
+else
+    launch=(--nnodes "$nnodes" --node-rank "${NODE_RANK:-0}"
+        --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
+fi
+exec "$python" -m torch.distributed.run "${launch[@]}" --nproc-per-node "$nproc" "${train[@]}"
