@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+import hmhi.layers.attention as attention
+from hmhi.layers.attention import Attention, topk_attention
+
+
+def dense_topk(q, k, v, topk):
+    """The oracle: all scores at once, everything below the top k masked out."""
+    scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5  # (B, N, M)
+    threshold = scores.topk(topk, dim=-1).values[..., -1:]
+    return scores.masked_fill(scores < threshold, float("-inf")).softmax(-1) @ v
+
+
+@pytest.fixture
+def tokens():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, n, 16, generator=generator, dtype=torch.float64) for n in (37, 120, 120)]
+
+
+@pytest.mark.parametrize("topk", [1, 7, 50, 120])
+@pytest.mark.parametrize("scores_at_once", [1, 2000, 1 << 23], ids=["row by row", "slices", "one piece"])
+def test_topk_equals_the_dense_form(tokens, topk, scores_at_once, monkeypatch):
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores_at_once)
+    torch.testing.assert_close(topk_attention(*tokens, topk), dense_topk(*tokens, topk))
+
+
+def test_topk_gradients_equal_the_dense_form(tokens):
+    gradients = []
+    for form in (topk_attention, dense_topk):
+        leaves = [x.clone().requires_grad_() for x in tokens]
+        form(*leaves, 9).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_topk_of_all_keys_is_plain_attention(tokens):
+    plain = torch.nn.functional.scaled_dot_product_attention(*tokens)
+    torch.testing.assert_close(topk_attention(*tokens, 120), plain)
+
+
+def test_topk_never_holds_the_dense_scores(tokens, monkeypatch):
+    """No tensor of N x M elements is made, whatever N."""
+    q, k, v = (x.float() for x in tokens)
+    q = q.repeat(1, 8, 1)  # 296 queries
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 4000)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for x in torch.utils._pytree.tree_leaves(out):
+                if isinstance(x, torch.Tensor):
+                    largest = max(largest, x.numel())
+            return out
+
+    with Watch():
+        topk_attention(q, k, v, 10)
+    assert 0 < largest < q.shape[1] * k.shape[1] / 2
+
+
+def test_fewer_keys_than_topk_uses_them_all():
+    layer = Attention(8, topk=50).eval()
+    x = torch.randn(1, 5, 8)
+    plain = Attention(8).eval()
+    plain.load_state_dict(layer.state_dict())
+    keys_values = layer.keys_values(x, x)
+    torch.testing.assert_close(layer(x, *keys_values), plain(x, *keys_values))
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    layer = Attention(8, dropout=0.5, topk=4)
+    x = torch.randn(1, 20, 8)
+    keys_values = layer.keys_values(x, x)
+    assert not torch.equal(layer(x, *keys_values), layer(x, *keys_values))
+    layer.eval()
+    assert torch.equal(layer(x, *keys_values), layer(x, *keys_values))

@@ -1,0 +1,192 @@
+import dataclasses
+
+import pytest
+import torch
+
+from hmhi.config import ModelConfig
+from hmhi.models.build import build_model
+from hmhi.models.interaction import PLAM, SGIM
+
+SMALL = ModelConfig(backbone="mit_b0", decoder_channels=16, ffn_channels=32, memory_topk=10)
+BASELINE = {"memory_stages": [], "high_to_shallow": "none", "shallow_to_high": "none"}
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    model = build_model(dataclasses.replace(SMALL, **changes)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith(".gamma"):
+            torch.nn.init.ones_(parameter)  # so that the memory encoder is no identity
+    return model
+
+
+def clip(frames=3, batch=1, size=(64, 64)):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, batch, frames, 3, *size, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        BASELINE,
+        *({**BASELINE, "memory_stages": [stage]} for stage in (1, 2, 3, 4)),
+        {"memory_stages": [1, 2, 3, 4]},
+        {"memory_stages": [1, 3]},
+        {"shallow_to_high": "none"},
+        {"high_to_shallow": "none"},
+        {"high_to_shallow": "none", "shallow_to_high": "none"},
+        {"shallow_to_high": "sgim", "high_to_shallow": "plam"},
+        {"shallow_to_high": "sgim", "high_to_shallow": "sgim"},
+        {"flow_adapters": False},
+        {"inputs": "image"},
+        {"inputs": "flow"},
+        {"memory_topk": 0},
+        {"memory_interval": 2},
+    ],
+    ids=str,
+)
+def test_every_switch_trains(changes):
+    """Forward and backward, and every parameter gets a gradient: DDP needs no search for unused ones."""
+    model = make(**changes).train()
+    model(*clip()).square().mean().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without
+
+
+def test_swapped_interaction_uses_the_other_module():
+    model = make(shallow_to_high="sgim", high_to_shallow="plam")
+    assert isinstance(model.shallow_to_high, SGIM)
+    assert isinstance(model.high_to_shallow, PLAM)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (50, 83), (33, 32)])
+def test_any_size_in_same_size_out(size):
+    model = make()
+    with torch.inference_mode():
+        assert model(*clip(2, 2, size)).shape == (2, 2, 1, *size)
+
+
+def test_padding_is_the_same_as_padding_the_input():
+    model = make()
+    images, flows = clip(3, 1, (64, 50))
+    padded = [torch.nn.functional.pad(x[0], (0, 14, 0, 0), mode="replicate")[None] for x in (images, flows)]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images, flows), model(*padded)[..., :50])
+
+
+def test_batch_equals_single_clips():
+    model = make()
+    images, flows = clip(3, 3)
+    with torch.inference_mode():
+        together = model(images, flows)
+        alone = torch.cat([model(images[i : i + 1], flows[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_clip_is_a_loop_over_steps():
+    model = make()
+    images, flows = clip(4)
+    memory, steps = None, []
+    with torch.inference_mode():
+        for t in range(4):
+            logits, memory = model.step(images[:, t], flows[:, t], memory)
+            steps.append(logits)
+        assert torch.equal(model(images, flows), torch.stack(steps, dim=1))
+
+
+def test_memory_changes_the_result_and_is_never_shared():
+    model = make()
+    images, flows = clip(2)
+    with torch.inference_mode():
+        _, memory = model.step(images[:, 0], flows[:, 0])
+        first, _ = model.step(images[:, 1], flows[:, 1], memory)
+        again, _ = model.step(images[:, 1], flows[:, 1], memory)  # the memory given is left as it was
+        alone, _ = model.step(images[:, 1], flows[:, 1])
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(("frames", "interval", "held"), [(2, 1, [1, 2, 2, 2, 2]), (5, 2, [1, 1, 2, 2, 3])])
+def test_bank_fills_and_writes_every_kth_frame(frames, interval, held):
+    model = make(memory_frames=frames, memory_interval=interval)
+    memory, sizes = None, []
+    with torch.inference_mode():
+        for image, flow in zip(*(x[0].split(1) for x in clip(5)), strict=True):
+            _, memory = model.step(image, flow, memory)
+            sizes.append(len(memory.banks[2]))
+    assert sizes == held
+    assert memory.banks[2].keys.shape == (1, held[-1] * 8 * 8, 64)
+    assert memory.banks[4].keys.shape == (1, held[-1] * 2 * 2, 256)
+
+
+def test_single_inputs_ignore_the_other_modality():
+    images, flows = clip(1)
+    with torch.inference_mode():
+        image_only, flow_only = make(inputs="image"), make(inputs="flow")
+        expected, _ = image_only.step(images[:, 0], flows[:, 0])
+        assert torch.equal(image_only.step(images[:, 0], None)[0], expected)
+        expected, _ = flow_only.step(images[:, 0], flows[:, 0])
+        assert torch.equal(flow_only.step(None, flows[:, 0])[0], expected)
+
+
+def test_adapters_act_on_flow_only():
+    model = make()
+    backbone = model.encoder.backbone
+    image, flow = (x[:, 0] for x in clip(1))
+    with torch.inference_mode():
+        before = backbone(torch.cat((image, flow)), flow_from=1)
+        for name, parameter in backbone.named_parameters():
+            if "adapter" in name:
+                torch.nn.init.normal_(parameter, std=0.5)
+        after = backbone(torch.cat((image, flow)), flow_from=1)
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old[:1], new[:1])
+        assert not torch.allclose(old[1:], new[1:], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "flow", "message"),
+    [
+        ((1, 3, 64, 64), None, "flow is None"),
+        ((1, 3, 64, 64), (1, 3, 64, 32), "differ in shape"),
+        ((3, 64, 64), (3, 64, 64), "must have shape"),
+        ((1, 1, 64, 64), (1, 1, 64, 64), "must have shape"),
+    ],
+)
+def test_wrong_inputs_are_named(image, flow, message):
+    image, flow = (None if shape is None else torch.zeros(shape) for shape in (image, flow))
+    with pytest.raises(ValueError, match=message):
+        make().step(image, flow)
+
+
+def test_a_size_change_within_a_video_is_an_error():
+    model = make()
+    with torch.inference_mode():
+        _, memory = model.step(*(x[:, 0] for x in clip(1, 1, (64, 64))))
+        with pytest.raises(ValueError, match="start a new memory"):
+            model.step(*(x[:, 0] for x in clip(1, 1, (64, 96))), memory)
+
+
+def test_bfloat16_autocast_stays_close():
+    model = make()
+    images, flows = clip(3)
+    with torch.inference_mode():
+        exact = model(images, flows)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(images, flows)
+    assert (rough.float() - exact).abs().mean() < 0.1 * exact.std()
+
+
+def test_timm_backbone():
+    model = make(backbone="timm/resnet18")
+    with torch.inference_mode():
+        assert model(*clip(2)).shape == (1, 2, 1, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["mit_b9", "timm/no_such_model", "timm/vit_tiny_patch16_224"])
+def test_unfit_backbones_are_config_errors(name):
+    from hmhi import ConfigError
+
+    with pytest.raises(ConfigError, match=r"model\.backbone"):
+        build_model(ModelConfig(backbone=name))
