@@ -94,6 +94,10 @@ class Estimator:
     """How many times fewer pixels it works on along each axis."""
     slip: float
     """By how much its motion edges miss the real ones."""
+    bleed: float
+    """How far unusual motion spreads over its surroundings."""
+    sparks: int
+    """Number of spots with motion out of nowhere."""
     wander: float
     """Smooth error, relative to the frame's typical motion."""
     holes: float
@@ -109,6 +113,8 @@ def draw_estimator(rng: np.random.Generator) -> Estimator:
         blur=rng.uniform(0, 5) * poor,
         coarse=1 + rng.uniform(0, 7) * poor * (rng.random() < 0.6),
         slip=rng.uniform(0, 5) * poor,
+        bleed=rng.uniform(0, 6) * poor * (rng.random() < 0.6),
+        sparks=int(rng.integers(0, 16) * poor * (rng.random() < 0.5)),
         wander=rng.uniform(0, 0.35) * poor,
         holes=rng.uniform(0, 0.35) * poor * (rng.random() < 0.6),
         quality=int(rng.integers(50, 96)) if rng.random() < 0.5 else 100,
@@ -133,6 +139,10 @@ def degrade(rng: np.random.Generator, flow: np.ndarray, faults: Estimator) -> np
         x += (noise(rng, size, cells=8, octaves=2) - 0.5) * np.float32(2 * faults.slip * unit)
         y += (noise(rng, size, cells=8, octaves=2) - 0.5) * np.float32(2 * faults.slip * unit)
         flow = cv2.remap(flow, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if faults.bleed >= 1:
+        flow = _bleed(flow, faults.bleed * unit)
+    if faults.sparks:
+        flow = _sparks(rng, flow, faults.sparks, unit)
     if faults.holes:
         filled = cv2.blur(flow, ksize=(round(48 * unit) | 1,) * 2)
         field = noise(rng, size, cells=5, octaves=3)
@@ -152,6 +162,34 @@ def degrade(rng: np.random.Generator, flow: np.ndarray, faults: Estimator) -> np
         largest = np.sqrt(np.square(flow).sum(axis=2).max())
         flow = rgb_to_flow(_jpeg(flow_to_rgb(flow), faults.quality)) * largest
     return flow.astype(np.float32)
+
+
+def _bleed(flow: np.ndarray, reach: float) -> np.ndarray:
+    """Let each pixel take over the motion at `reach` pixels if that differs more from the frame's median."""
+    usual = np.median(flow[::4, ::4], axis=(0, 1)).astype(np.float32)
+    strongest, strength = flow, np.square(flow - usual).sum(axis=2)
+    for angle in np.arange(8) * np.pi / 4:
+        shift = np.array([[1, 0, reach * np.cos(angle)], [0, 1, reach * np.sin(angle)]], np.float32)
+        moved = cv2.warpAffine(
+            flow, shift, dsize=flow.shape[1::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+        )
+        unusual = np.square(moved - usual).sum(axis=2)
+        taken = unusual > strength
+        strongest = np.where(taken[..., None], moved, strongest)
+        strength = np.maximum(strength, unusual)
+    return strongest
+
+
+def _sparks(rng: np.random.Generator, flow: np.ndarray, count: int, unit: float) -> np.ndarray:
+    height, width = flow.shape[:2]
+    largest = np.sqrt(np.square(flow).sum(axis=2).max())
+    flow = flow.copy()
+    for _ in range(count):
+        centre = (int(rng.integers(width)), int(rng.integers(height)))
+        axes = tuple(max(1, round(rng.uniform(1, 9) * unit)) for _ in range(2))
+        motion = rng.normal(0, 0.4, 2) * largest
+        cv2.ellipse(flow, centre, axes, rng.uniform(0, 180), 0, 360, motion.tolist(), -1)
+    return flow
 
 
 def _motion_blur(image: np.ndarray, path: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from hmhi.data.synthetic.draws import log_uniform
 from hmhi.data.synthetic.motion import STILL, Camera, Curve, Path, Waves, joined, random_waves, sway, travel
 from hmhi.data.synthetic.parts import Part
 from hmhi.data.synthetic.render import Surface, fixed
-from hmhi.data.synthetic.textures import colour, mirrored_tile, noise, texture
+from hmhi.data.synthetic.textures import colour, mirrored_tile, noise, scenic_texture
 from hmhi.data.synthetic.things import CREATURES, SCENERY, random_thing
 
 _RIGHT, _DOWN, _AHEAD = np.eye(3)
@@ -129,7 +129,7 @@ def scenery(rng: np.random.Generator, layout: Layout, size: tuple[int, int], dur
 def backdrop(rng: np.random.Generator, layout: Layout, size: tuple[int, int]) -> list[Surface]:
     """What is behind every thing, from back to front: a wall; or a far picture, the ground and ridges on it."""
     fx = layout.camera.focal[0]
-    picture = texture(rng, (size[0], int(size[1] * 1.5)))
+    picture = scenic_texture(rng, (size[0], int(size[1] * 1.5)))
     if layout.kind == "wall":
         slant, tilt = (rng.uniform(-0.8, 0.8), rng.uniform(-0.4, 0.4)) if rng.random() < 0.5 else (0.0, 0.0)
         distance = log_uniform(rng, 1.1, 8) + 0.5 * np.tan(abs(slant))
@@ -142,7 +142,7 @@ def backdrop(rng: np.random.Generator, layout: Layout, size: tuple[int, int]) ->
         rng, layout.camera, picture, _FAR * _AHEAD, _RIGHT, _DOWN, _FAR / fx * rng.uniform(0.7, 1.6), None
     )
     waves = _water(rng, 1.0) if rng.random() < 0.15 else None
-    floor = texture(rng, size)
+    floor = scenic_texture(rng, size)
     ground = _tiled(
         rng, layout.camera, floor, layout.ground * _DOWN, _RIGHT, -_AHEAD, rng.uniform(0.6, 1.5) / fx, waves
     )
@@ -179,7 +179,7 @@ def _ridge(rng: np.random.Generator, layout: Layout, size: tuple[int, int], dept
     top = (0.9 * profile * rng.uniform(0.2, 1.0)) * rows
     opacity = (np.arange(rows, 0, -1)[:, None] < top[None]).astype(np.uint8) * 255
     opacity = cv2.GaussianBlur(opacity, (0, 0), 0.6)
-    tile = mirrored_tile(texture(rng, (rows, size[1])))
+    tile = mirrored_tile(scenic_texture(rng, (rows, size[1])))
     canvas = np.dstack([np.concatenate([tile, tile], axis=1)[:rows, :columns], opacity])
     texel = depth / fx
     unit = np.array([[texel, 0, -columns / 2 * texel], [0, texel, -rows * texel], [0, 0, 1]])

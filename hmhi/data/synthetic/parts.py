@@ -121,9 +121,8 @@ class Maker:
         top, left = rng.integers(128 - side + 1, size=2)
         window = skin[top : top + side, left : left + side]
         colours = cv2.resize(window, dsize=(width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        round_shade = (
-            cv2.GaussianBlur(opacity, (0, 0), max(1.0, min(height, width) / 6)).astype(np.float32) / 255
-        )
+        softening = round(min(height, width) / 2) | 1
+        round_shade = cv2.blur(opacity, ksize=(softening, softening)).astype(np.float32) / 255
         slope = np.linspace(rng.uniform(0, 0.3), -rng.uniform(0, 0.3), height, dtype=np.float32)[:, None]
         shade = 1 + slope - rng.uniform(0, 0.6) * (1 - round_shade)
         painted = np.clip(colours * shade[..., None], 0, 255).astype(np.uint8)

@@ -73,14 +73,14 @@ def _draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> Layout:
     closeness = log_uniform(rng, 0.7, 1.8)
     fx, fy = width * closeness, height * closeness * aspect
     horizon = height * {"ground": rng.uniform(0.1, 0.6), "floor": -rng.uniform(0.2, 1.2), "wall": 0.5}[kind]
-    tall = log_uniform(rng, 0.13, 0.85)
+    tall = log_uniform(rng, 0.2, 1.0)
     pixel = np.sqrt(height * width) / 256 / fx  # world length at distance 1 of a pixel in a 256 x 256 frame
     speed = pixel * np.clip(log_normal(rng, 3.0, 0.7), 0.8, 14)
     low = max(horizon / height + 0.1, 0.35) if kind == "ground" else 0.3
     feet = height * rng.uniform(low, max(low, min(1.1, 0.75 + tall / 2)) + 0.01)
     side = width * rng.uniform(0.25, 0.75)
     start = ((side - width / 2) / fx, (feet - horizon) / fy, 1.0)
-    mode = rng.choice(["still", "free", "aim", "ride"], p=[0.15, 0.35, 0.2, 0.3])
+    mode = rng.choice(["still", "free", "aim", "ride"], p=[0.12, 0.33, 0.25, 0.3])
     sign = rng.choice([-1, 1])
     span = width / fx
     if mode == "ride":
@@ -112,10 +112,10 @@ def _draw_camera(
     freedom = 1.0 if mode == "free" else 0.5
     return Camera(
         focal, centre,
-        x=some(0.45 * freedom, 2.5, span), y=some(0.2 * freedom, 1.0, 0.3 * span),
+        x=some(0.5 * freedom, 3.5, span), y=some(0.2 * freedom, 1.0, 0.3 * span),
         z=some(0.35 * freedom, 3.0, 0.3),
-        yaw=joined(some(0.6 * freedom, 2.5, 0.5 * span), sway(rng, shake, (3, 14), 3)),
-        pitch=joined(some(0.4 * freedom, 1.0, 0.2 * span), sway(rng, shake, (3, 14), 3)),
+        yaw=joined(some(0.7 * freedom, 4.0, 0.5 * span), sway(rng, shake, (3, 14), 3)),
+        pitch=joined(some(0.4 * freedom, 1.5, 0.2 * span), sway(rng, shake, (3, 14), 3)),
         roll=joined(some(0.3 * freedom, 1.0, 0.15), sway(rng, shake * 0.3, (4, 20), 2)),
         zoom=some(0.2, 1.5, 0.25),
         target=path,

@@ -70,6 +70,13 @@ def texture(rng: np.random.Generator, size: Size) -> np.ndarray:
     return picture
 
 
+def scenic_texture(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """A texture with small structure everywhere, as grounds and walls have; arguments as for `texture`."""
+    values = texture(rng, size).astype(np.float32)
+    relief = noise(rng, size, cells=int(rng.integers(6, 24)), octaves=4, rough=0.8)[..., None] - 0.5
+    return np.clip(values + relief * rng.uniform(15, 90), 0, 255).astype(np.uint8)
+
+
 def mirrored_tile(picture: np.ndarray) -> np.ndarray:
     """The picture and its mirror images, so that repeating the result shows no seam."""
     row = np.concatenate([picture, picture[:, ::-1]], axis=1)

@@ -45,7 +45,7 @@ def polygon(make: Maker) -> list[Part]:
 def biped(make: Maker) -> list[Part]:
     """A walking, running or dancing figure."""
     rng = make.rng
-    rate = 2 * np.pi / log_uniform(rng, 7, 40)
+    rate = 2 * np.pi / log_uniform(rng, 12, 50)
     stride, phase = rng.uniform(0.1, 0.8), rng.uniform(0, 2 * np.pi)
     build = rng.uniform(0.75, 1.5)
     lean = rng.normal(0, 0.15)
@@ -81,7 +81,7 @@ def biped(make: Maker) -> list[Part]:
 def quadruped(make: Maker) -> list[Part]:
     """A four-legged animal with neck, head and tail."""
     rng = make.rng
-    rate = 2 * np.pi / log_uniform(rng, 7, 40)
+    rate = 2 * np.pi / log_uniform(rng, 12, 50)
     stride, phase = rng.uniform(0.1, 0.7), rng.uniform(0, 2 * np.pi)
     length, thick = rng.uniform(0.55, 1.3), rng.uniform(0.25, 0.45)
     leg = rng.uniform(0.15, 0.3)
@@ -138,7 +138,7 @@ def vehicle(make: Maker) -> list[Part]:
         [(front + 0.1, bonnet - 0.02), (front - 0.04, -0.93), (-rear * 0.8, -0.93), (-rear, bonnet - 0.02)]
     )
     glass = make.piece(window, (0, 0), body, coat=1)
-    roll = Curve(drift=rng.choice([-1, 1]) * rng.uniform(0.05, 0.5))
+    roll = Curve(drift=rng.choice([-1, 1]) * rng.uniform(0.02, 0.25))
     wheels = [
         make.piece(blob_outline(rng, 2 * radius, 2 * radius, 0), (x * half, -radius), swing=roll, coat=2)
         for x in (-rng.uniform(0.5, 0.75), rng.uniform(0.5, 0.75))
@@ -150,7 +150,7 @@ def cycle(make: Maker) -> list[Part]:
     """Two wheels to look through and a thin frame."""
     rng = make.rng
     radius, base = rng.uniform(0.4, 0.5), rng.uniform(0.95, 1.3)
-    roll = Curve(drift=rng.choice([-1, 1]) * rng.uniform(0.05, 0.5))
+    roll = Curve(drift=rng.choice([-1, 1]) * rng.uniform(0.02, 0.25))
     tyre = rng.uniform(0.04, 0.16)
     wheels = [
         make.ring(radius, tyre, (x * base / 2, -radius), roll, int(rng.integers(0, 6))) for x in (-1, 1)
@@ -179,7 +179,7 @@ def rider(make: Maker) -> list[Part]:
 def swimmer(make: Maker) -> list[Part]:
     """A long body with a beating tail and fins."""
     rng = make.rng
-    length, rate = rng.uniform(1.5, 3.0), 2 * np.pi / rng.uniform(6, 25)
+    length, rate = rng.uniform(1.5, 3.0), 2 * np.pi / rng.uniform(10, 35)
     body = make.piece(blob_outline(rng, length, 0.8, 0.1), (0, -0.5))
     fin = np.array([(0, 0), (-0.6, -0.45), (-0.45, 0), (-0.6, 0.45)])
     tail = make.piece(fin, (-length / 2 + 0.05, 0), body, swing=_beat(0.6, rate, 0), coat=1)
@@ -190,7 +190,7 @@ def swimmer(make: Maker) -> list[Part]:
 def flyer(make: Maker) -> list[Part]:
     """A body between two flapping wings."""
     rng = make.rng
-    rate = 2 * np.pi / rng.uniform(5, 25)
+    rate = 2 * np.pi / rng.uniform(8, 30)
     body = make.piece(blob_outline(rng, rng.uniform(0.4, 1.0), 0.3, 0.1), (0, -0.5))
     span, chord = rng.uniform(0.5, 1.1), rng.uniform(0.2, 0.45)
     wing = np.array([(0, -chord / 2), (span, -chord / 6), (span * 0.9, chord / 4), (0, chord / 2)])
@@ -204,7 +204,7 @@ def flyer(make: Maker) -> list[Part]:
 def compound(make: Maker) -> list[Part]:
     """A random tree of lumps and limbs: the variety that no list of animals has."""
     rng = make.rng
-    rate = 2 * np.pi / log_uniform(rng, 7, 50)
+    rate = 2 * np.pi / log_uniform(rng, 12, 60)
     core = make.piece(blob_outline(rng, rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.7), 0.3), (0, -0.5))
     parts = [core]
     for _ in range(int(rng.integers(1, 8))):
