@@ -37,6 +37,7 @@ class DatasetSpec:
 
 
 _SPECS = (
+    DatasetSpec(name="sample", folder="Sample", dense=True),  # written by tools/make_synthetic.py
     DatasetSpec(
         name="davis16",
         folder="DAVIS-16",
