@@ -71,6 +71,22 @@ DAVIS_TOOLKIT = "Perazzi et al., CVPR 2016, and the official DAVIS toolkit, whic
 VSOD_TOOLBOX = "Fan et al., CVPR 2019: the DAVSOD toolbox (frames 2 to N-1, means of videos, then maxima)"
 RELEASE = "the code that the authors of HMHI-Net published with the paper"
 
+
+def _release_masks(name: str, rule: str, *, stretch: bool) -> MaskProtocol:
+    """The release stretches when it writes maps, and thresholds when it reads them back."""
+    return MaskProtocol(
+        name=name,
+        rule=rule,
+        source=RELEASE,
+        sparse=True,
+        threshold=128,
+        stretch=stretch,
+        resize="bilinear",
+        trim_statistics=True,
+        round_means=True,
+    )
+
+
 MASK_PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -88,16 +104,15 @@ MASK_PROTOCOLS = {
             source="Isomer, and unsupervised DAVIS 2017 (Caelles et al., 2019)",
             datasets=("synthetic",),
         ),
-        MaskProtocol(
-            name="release",
-            rule="every frame; soft maps stretched, then > 128; recall and decay without the ends; rounded",
-            source=RELEASE,
-            sparse=True,
-            threshold=128,
+        _release_masks(
+            "release",
+            "every frame; soft maps stretched, then > 128; recall and decay without the ends; rounded",
             stretch=True,
-            resize="bilinear",
-            trim_statistics=True,
-            round_means=True,
+        ),
+        _release_masks(
+            "release-eval",
+            "as release, without the stretch: for maps that were stretched when they were written",
+            stretch=False,
         ),
         MaskProtocol(
             name="fbms",
@@ -170,6 +185,15 @@ MAP_PROTOCOLS = {
             source=RELEASE,
             drop_ends=True,
             sparse=True,
+            definitions="release",
+        ),
+        MapProtocol(
+            name="release-eval",
+            rule="as release, without the stretch: for maps that were stretched when they were written",
+            source=RELEASE,
+            drop_ends=True,
+            sparse=True,
+            stretch=False,
             definitions="release",
         ),
         MapProtocol(

@@ -189,7 +189,7 @@ def _s_measure(
         for quadrant in quadrants
         if quadrant.any()
     )
-    return max(0.0, ALPHA * object_term + (1 - ALPHA) * region_term)
+    return float(max(0.0, ALPHA * object_term + (1 - ALPHA) * region_term))
 
 
 def _object_score(histogram: Floats, values: Floats) -> float:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mask_cases import EDGE_PAIRS, edge_masks, mask_pairs
 
-from evaluation.masks import EDGE_PAIRS, edge_masks, mask_pairs
 from hmhi.benchmarks import reference_metrics
 from hmhi.evaluation.boundary import contour, f_measure
 
