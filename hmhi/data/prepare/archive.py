@@ -1,0 +1,82 @@
+"""Unpack published archives safely."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a file whose name says that it is a zip or tar archive."""
+    return path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def unpack(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]) -> Path:
+    """Write an archive's wanted files below a folder, or find them there from an earlier, complete run.
+
+    Args:
+        archive: Zip or tar file.
+        folder: Where a sub-folder with the archive's name is made.
+        wanted: Tells by a member's path whether it is needed.
+
+    Returns:
+        The sub-folder.
+
+    Raises:
+        ValueError: The archive is damaged, or a member's name leads out of the folder.
+        OSError: The disk is full.
+    """
+    target = folder / archive.name
+    stat = archive.stat()
+    stamp, done = f"{stat.st_size} {stat.st_mtime_ns}", folder / f"{archive.name}.complete"
+    if done.is_file() and done.read_text() == stamp:
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    try:
+        for name, size, content in _members(archive):
+            path = _safe_path(name, archive)
+            if not wanted(path):
+                continue
+            if size > shutil.disk_usage(target).free:
+                raise OSError(f"no space on {target} for {name} of {archive}")
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            with (target / path).open("wb") as sink:
+                shutil.copyfileobj(content, sink)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{archive}: damaged or unsupported archive ({error}); download it again") from None
+    done.write_text(stamp)
+    return target
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name, size and content of the regular files of an archive; links and devices are left out."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as bundle:
+            for info in bundle.infolist():
+                if not info.is_dir() and not _is_link(info):
+                    with bundle.open(info) as stream:
+                        yield info.filename, info.file_size, stream
+    else:
+        with tarfile.open(archive) as tape:
+            for entry in tape:
+                content = tape.extractfile(entry) if entry.isreg() else None
+                if content is not None:
+                    yield entry.name, entry.size, content
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return (info.external_attr >> 16) & 0o170000 == 0o120000
+
+
+def _safe_path(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name.removeprefix("./"))
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+        raise ValueError(f"{archive}: refused, its member {name[:80]!r} is not a plain relative path")
+    return path

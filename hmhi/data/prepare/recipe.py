@@ -1,0 +1,121 @@
+"""What a converter is: a function that finds the videos of a published layout, and the rules it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hmhi.data.index import check_name
+from hmhi.data.media import read_mask, read_mask_values
+
+
+class SourceError(ValueError):
+    """What was given is not the published layout of the data set."""
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame as published."""
+
+    stem: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """One video as published, under the name and split that it will have."""
+
+    split: str
+    name: str
+    frames: tuple[SourceFrame, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.frames:
+            raise SourceError(f"{self.split}/{self.name}: no frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one data set becomes a folder of ours."""
+
+    name: str
+    """Data set in `hmhi.data.catalog`."""
+    layout: str
+    """The published layout, for help and errors."""
+    source: str
+    """Where that layout is documented."""
+    truth: str
+    """Which pixels become foreground."""
+    find: Callable[[Sequence[Path]], list[SourceVideo]]
+    """Folders of unpacked archives -> videos."""
+    foreground: Callable[[Path], np.ndarray] = read_mask
+    """Reads one published mask to (H, W) in {0, 1} or bool."""
+    resize_masks: bool = False
+    """Whether masks of another size than their image are scaled to it (nearest neighbour)."""
+    skip_folders: frozenset[str] = field(default_factory=frozenset)
+    """Names of folders inside archives that are not needed."""
+
+
+def above_half(path: Path) -> np.ndarray:
+    """Foreground of grey-level and JPEG truth: values above 127."""
+    values = read_mask_values(path)
+    if values.dtype == bool:
+        return values
+    return (values if values.ndim == 2 else values.max(axis=2)) > 127
+
+
+def find_folders(folders: Iterable[Path], name: str) -> list[Path]:
+    """Every folder of a name (case ignored) at or below the given ones, shallow ones first."""
+    found = []
+    for folder in folders:
+        candidates = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        found += [path for path in candidates if path.name.casefold() == name.casefold()]
+    return sorted(set(found), key=lambda path: (len(path.parts), path))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly below one, sorted, hidden ones left out."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))
+    )
+
+
+def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Stem -> file of those with one of the suffixes, sorted, hidden ones left out.
+
+    Raises:
+        SourceError: Two files share a stem.
+    """
+    if not folder.is_dir():
+        return {}
+    known = tuple(suffixes)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in known and not path.name.startswith("."):
+            if path.stem in files:
+                raise SourceError(f"{path}: {files[path.stem].name} has the same stem")
+            files[path.stem] = path
+    return files
+
+
+def pair_by_stem(
+    split: str, name: str, images: dict[str, Path], masks: dict[str, Path], *, dense: bool
+) -> SourceVideo:
+    """A video whose masks share the stems of their images.
+
+    Raises:
+        SourceError: A mask has no image, or in a dense set an image has no mask.
+    """
+    without = sorted(masks.keys() - images.keys())
+    if without:
+        raise SourceError(f"{split}/{name}: mask {without[0]} has no image ({len(without)} such masks)")
+    bare = sorted(images.keys() - masks.keys())
+    if dense and bare:
+        raise SourceError(f"{split}/{name}: image {bare[0]} has no mask ({len(bare)} such images)")
+    frames = (SourceFrame(stem, images[stem], masks.get(stem)) for stem in sorted(images))
+    return SourceVideo(split, name, tuple(frames))
