@@ -174,8 +174,9 @@ def _compare(
     ours: Callable[[NDArray[np.uint8], Mask], object],
     reference: Callable[[NDArray[np.uint8], Mask], object],
 ) -> Comparison:
+    corner = tuple(image[:64, :64].copy() for image in pairs[0])
     for function in (ours, reference):
-        function(*pairs[0])  # the first call builds caches and imports
+        function(*corner)  # the first call builds caches and imports
     milliseconds, values = [], []
     for function in (ours, reference):
         start = time.perf_counter()

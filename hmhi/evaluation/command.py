@@ -36,7 +36,7 @@ class InferenceOutput:
     """The newest run of inference, as its ``infer.json`` describes it."""
 
     pred: Path
-    truth: Path
+    truth: Path | None
     dataset: str | None
 
 
@@ -82,8 +82,8 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         )
     record = records[-1]
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{record} is damaged ({error}); run tools/infer.py again") from None
     pred = record.parent / folder
     if not pred.is_dir():
@@ -91,12 +91,8 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         raise FileNotFoundError(
             f"{record.parent} holds no {folder}/ folder; run tools/infer.py{option} again"
         )
-    if not values.get("gt"):
-        raise FileNotFoundError(
-            f"{record.parent} was made from a video without annotations, so it cannot be scored; "
-            "name the annotations by --gt"
-        )
-    return InferenceOutput(pred, Path(values["gt"]), values.get("dataset"))
+    truth = values.get("gt")
+    return InferenceOutput(pred, Path(truth) if truth else None, values.get("dataset"))
 
 
 def _run(tool: Tool, options: argparse.Namespace) -> None:
@@ -110,6 +106,8 @@ def _run(tool: Tool, options: argparse.Namespace) -> None:
         truth = truth or newest.truth
         known = {name for protocol in tool.protocols.values() for name in protocol.datasets}
         dataset = dataset or (newest.dataset if newest.dataset in known else None)
+        if truth is None:
+            raise ValueError(f"{newest.pred} was made from a video without annotations; name some by --gt")
         lead = f"scoring {newest.pred} against {truth}\n"
         if sequences is None:  # what was inferred is what is scored
             sequences = sorted(path.name for path in newest.pred.iterdir() if path.is_dir())

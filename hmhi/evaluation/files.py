@@ -27,10 +27,11 @@ Missing = Literal["error", "zero", "skip"]
 class EvaluationError(ValueError):
     """A tree cannot be scored as asked; the message lists every reason that was found."""
 
-    def __init__(self, problems: Sequence[str], hint: str = "") -> None:
+    def __init__(self, pred: Path, problems: Sequence[str], hint: str = "") -> None:
         self.problems = list(problems)
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        lines = [f"{count} in what is to be scored:", *(f"  - {printable(problem)}" for problem in problems)]
+        where = printable(str(pred))
+        lines = [f"{count} in scoring {where}:", *(f"  - {printable(problem)}" for problem in problems)]
         super().__init__("\n".join([*lines, hint] if hint else lines))
 
 
@@ -126,7 +127,7 @@ def pair_trees(
             "Score chosen sequences only with --sequences FILE, "
             "or missing predictions as zero or not at all with --missing zero|skip."
         )
-        raise EvaluationError(problems, hint if absent else "")
+        raise EvaluationError(pred, problems, hint if absent else "")
     pairs.left_out = +pairs.left_out
     return pairs
 

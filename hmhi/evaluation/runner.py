@@ -96,10 +96,10 @@ def evaluate(
     workers = jobs or available_processors()
     if isinstance(protocol, MaskProtocol):
         score_frame = partial(score_mask_files, protocol=protocol, resize=resize)
-        mask_scores = _score_all(pairs, score_frame, workers, progress)
+        mask_scores = _score_all(pred, pairs, score_frame, workers, progress)
         return _mask_result(pred, truth, protocol, pairs, mask_scores)
     map_scores = _score_all(
-        pairs, partial(score_map_files, protocol=protocol, resize=resize), workers, progress
+        pred, pairs, partial(score_map_files, protocol=protocol, resize=resize), workers, progress
     )
     return _map_result(pred, truth, protocol, pairs, map_scores)
 
@@ -195,7 +195,7 @@ def _stretched(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _score_all(
-    pairs: Pairs, score_frame: Callable[[Frame], Score], jobs: int, progress: bool
+    pred: Path, pairs: Pairs, score_frame: Callable[[Frame], Score], jobs: int, progress: bool
 ) -> Scores[Score]:
     """Score every frame; all frames that cannot be scored are reported at once."""
 
@@ -219,7 +219,7 @@ def _score_all(
             else:
                 scores[name].append((frame, outcome))
     if problems:
-        raise EvaluationError(problems)
+        raise EvaluationError(pred, problems)
     return scores
 
 
@@ -232,7 +232,7 @@ def _mask_result(
         pairs.left_out["with an empty annotation"] += before - after
         scores = {name: items for name, items in kept.items() if items}
         if not scores:
-            raise EvaluationError(["every annotated frame is empty"])
+            raise EvaluationError(pred, ["every annotated frame is empty"])
     sequences = {
         name: summarise_mask_sequence(
             {

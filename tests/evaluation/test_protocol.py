@@ -1,0 +1,25 @@
+import pytest
+
+from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, find_protocol
+
+
+@pytest.mark.parametrize("table", [MASK_PROTOCOLS, MAP_PROTOCOLS], ids=["masks", "maps"])
+def test_tables_are_whole(table):
+    for name, protocol in table.items():
+        assert protocol.name == name
+        assert protocol.rule and protocol.source
+    datasets = [dataset for protocol in table.values() for dataset in protocol.datasets]
+    assert len(datasets) == len(set(datasets)), "a data set must choose one protocol"
+
+
+def test_choice():
+    def choose(name, dataset):
+        return find_protocol(MASK_PROTOCOLS, name, dataset, default="davis16").name
+
+    assert choose(None, None) == "davis16"
+    assert choose(None, "ytobj") == "ytobj"
+    assert choose("release", "ytobj") == "release"
+    with pytest.raises(ValueError, match=r"unknown protocol 'davis'; known are davis16, all-frames"):
+        choose("davis", None)
+    with pytest.raises(ValueError, match=r"data set 'nowhere' \(known: davis16"):
+        choose(None, "nowhere")
