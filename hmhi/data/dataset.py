@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.index import Frame, Video
-from hmhi.data.media import BadFileError, read_flow_rgb, read_mask, read_rgb
+from hmhi.data.media import SHAPE_TOLERANCE, BadFileError, read_flow_rgb, read_mask, read_rgb
 from hmhi.data.sampling import sample_clip
 from hmhi.data.synthetic import render_clip
 from hmhi.data.transforms import Augmentation, draw_augmentations, resize_mask, resize_rgb, to_chw, to_input
@@ -26,9 +26,6 @@ from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 
 FlowSource = Literal["stored", "dis"]
-
-SHAPE_TOLERANCE = 0.05
-"""Relative difference in aspect ratio between an image and its flow map that is still taken for rounding."""
 
 
 @dataclass(frozen=True)

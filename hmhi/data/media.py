@@ -29,6 +29,9 @@ PACK_SUFFIXES = VIDEO_SUFFIXES | {".zip"}
 MAX_PIXELS = 2**26
 """Largest image that is decoded: 67 megapixels, twice 8K video. Beyond it lies a decompression bomb."""
 
+SHAPE_TOLERANCE = 0.05
+"""Relative difference in aspect ratio between an image and its flow map that is still taken for rounding."""
+
 _FRAME = ".frame"
 
 

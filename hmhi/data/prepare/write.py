@@ -21,7 +21,6 @@ from hmhi.data.catalog import get_spec
 from hmhi.data.media import IMAGE_SUFFIXES, read_rgb, read_size
 from hmhi.data.prepare.archive import is_archive, unpack
 from hmhi.data.prepare.recipe import Recipe, SourceError, SourceFrame, SourceVideo
-from hmhi.data.transforms import resize_mask
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ def _write_frame(
             raise SourceError(
                 f"{frame.mask}: mask is {mask.shape[1]}x{mask.shape[0]} but {frame.image} is {size[1]}x{size[0]}"
             )
-        mask = resize_mask(mask, size)
+        mask = np.array(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
     picture = Image.fromarray(mask)
     picture.putpalette(_PALETTE)
     picture.save(masks / f"{frame.stem}.png")

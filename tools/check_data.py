@@ -1,0 +1,85 @@
+"""Report on a whole data root: what is there, what is wrong, how to fix it, which configs can run.
+
+Example:
+    python tools/check_data.py davis16 fbms --root data
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from hmhi.config import load_config
+from hmhi.data.check import SplitReport, all_splits, check_split, find_shared_images, readiness
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SHOWN = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Report on a data root: contents, problems and their fixes.")
+    parser.add_argument("datasets", nargs="*", metavar="DATASET", help="default: all that are there")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="data folder (default: data)")
+    parser.add_argument(
+        "--decode",
+        type=int,
+        default=3,
+        metavar="N",
+        help="frames of each video to decode; 0 for all (default: 3)",
+    )
+    args = parser.parse_args()
+    try:
+        reports = [check_split(args.root, *key, args.decode) for key in all_splits(args.datasets)]
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    present = [report for report in reports if not report.absent]
+    wanted = reports if args.datasets else present
+    print_contents(present)
+    problems = sum(print_findings(report) for report in wanted)
+    shared = find_shared_images(present)
+    for finding in shared:
+        print(f"\nPROBLEM {finding.problem}\n    fix: {finding.fix}")
+    print_readiness(reports)
+    if not present:
+        print(f"error: no data set in {args.root}; docs/DATA.md says how to get them", file=sys.stderr)
+    return 2 if problems or shared or not present else 0
+
+
+def print_contents(reports: list[SplitReport]) -> None:
+    print(
+        f"{'data set':<18}{'split':<7}{'videos':>7}{'frames':>8}{'masks':>8}{'flow':>8}  state     sizes; truth"
+    )
+    for report in reports:
+        sizes = ", ".join(f"{size} ({count})" for size, count in report.sizes.most_common(3))
+        truth = ", ".join(report.truth)
+        print(
+            f"{report.dataset:<18}{report.split:<7}{len(report.videos):>7}{report.frames:>8}{report.masks:>8}"
+            f"{report.flows:>8}  {report.state:<8}  {sizes}; {truth}"
+        )
+
+
+def print_findings(report: SplitReport) -> int:
+    """Print each kind of problem with its fix once; returns how many problems there are, notes left out."""
+    shown: Counter[str] = Counter()
+    for finding in report.findings:
+        shown[finding.fix] += 1
+        if shown[finding.fix] <= SHOWN:
+            kind = "note" if finding.note else "PROBLEM"
+            print(f"\n{kind} {report.dataset} {report.split}: {finding.problem}\n    fix: {finding.fix}")
+    for fix, count in shown.items():
+        if count > SHOWN:
+            print(f"\n{report.dataset} {report.split}: {count - SHOWN} more like these\n    fix: {fix}")
+    return sum(not finding.note for finding in report.findings)
+
+
+def print_readiness(reports: list[SplitReport]) -> None:
+    print("\nconfig                        can run")
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        print(f"{path.name:<30}{readiness(load_config(path).data, reports)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
