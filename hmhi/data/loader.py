@@ -10,8 +10,10 @@ one global batch.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -225,3 +227,11 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _start_worker(worker: int) -> None:
     # Each loader process is one core's worth of work; OpenCV's own threads would only compete.
     cv2.setNumThreads(0)
+    # Ctrl-C and schedulers signal the whole process group, but when to stop is for the main process to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    # Not for ever: a process that hangs is ended by a second SIGTERM, which torch and Python send at exit.
+    signal.signal(number, signal.SIG_DFL)
