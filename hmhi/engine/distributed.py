@@ -6,6 +6,7 @@ Everything below does the obvious thing in a single process, so that callers hav
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ def parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     if not dist.is_initialized():
         return model
     devices = [ranks.device] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(
-        model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    # Kernels with one input channel have two equally valid stride patterns; torch warns of it on every rank.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def barrier() -> None:

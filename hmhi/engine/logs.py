@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from hmhi.engine.distributed import Ranks
 from hmhi.version import __version__
@@ -88,7 +89,7 @@ def text_log(folder: Path, ranks: Ranks) -> Iterator[None]:
     logger = logging.getLogger("hmhi")
     level = logger.level
     prefix = f"[rank {ranks.rank}] " if ranks.world_size > 1 else ""
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console()
     console.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", "%H:%M:%S"))
     console.setLevel(logging.INFO if ranks.is_main else logging.WARNING)
     handlers: list[logging.Handler] = [console]
@@ -109,6 +110,13 @@ def text_log(folder: Path, ranks: Ranks) -> Iterator[None]:
             logger.removeHandler(handler)
             handler.close()
         logger.setLevel(level)
+
+
+class _Console(logging.Handler):
+    """Lines on stderr that do not break a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def environment() -> dict[str, str]:

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hmhi.config import Config
 from hmhi.data.transforms import normalize
@@ -71,7 +70,6 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
         stack.callback(run.logger.close)
         stack.enter_context(run.bar)
         stack.enter_context(run.stop)
-        stack.enter_context(logging_redirect_tqdm([logging.getLogger("hmhi")]))
 
         progress, cfg = run.state.progress, config.train
         while progress.epoch < cfg.epochs:
@@ -107,12 +105,13 @@ def train_one_epoch(run: Run) -> int:
     since = time.perf_counter()
     while group := list(islice(batches, cfg.accumulate)):
         values, stopped = train_step(run, group)
-        window.append(values)
+        if values is not None:
+            window.append(values)
         progress.step += 1
         progress.batch += len(group)
         run.bar.update()
         at_end = progress.batch >= len(run.loader)
-        if progress.step % cfg.log_every == 0 or at_end or stopped:
+        if window and (progress.step % cfg.log_every == 0 or at_end or stopped):
             means = [sum(column) / len(window) for column in zip(*window, strict=True)]
             joined = dict(zip(VALUES, distributed.all_reduce(means, "mean", ranks.device), strict=True))
             log_step(run, joined, (time.perf_counter() - since) / len(window))
@@ -122,11 +121,12 @@ def train_one_epoch(run: Run) -> int:
     return 0
 
 
-def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[float], int]:
+def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[float] | None, int]:
     """One optimiser step over a few batches, or none when loss or gradient is not finite on any rank.
 
     Returns:
-        This rank's `VALUES`, and 0 or the signal that asked any rank to stop.
+        This rank's `VALUES` (None after a step that was not finite), and 0 or the signal that asked any rank to
+        stop.
 
     Raises:
         TrainingError: Too many steps in a row were not finite.
@@ -158,7 +158,7 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
 
     # d) optimiser step
     if bad:
-        note_bad_step(run, batches, finite, values)
+        note_bad_step(run, batches, values)
     else:
         state.progress.bad_steps = 0
         state.scaler.step(state.optimizer)
@@ -166,7 +166,7 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
             state.ema.update_parameters(state.model)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    return values, int(stopped)
+    return None if bad or not math.isfinite(values[-1]) else values, int(stopped)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,25 +185,30 @@ def fp16_overflow(state: TrainState) -> bool:
     return state.scaler.is_enabled() and state.scaler.get_scale() > 1
 
 
-def note_bad_step(run: Run, batches: Sequence[Mapping[str, Any]], finite: bool, values: list[float]) -> None:
-    """Count and report a skipped step; every rank must call it.
+def note_bad_step(run: Run, batches: Sequence[Mapping[str, Any]], values: list[float]) -> None:
+    """Count a skipped step and report the clips it may be due to; every rank must call it.
 
     Raises:
         TrainingError: It is one too many.
     """
     progress, cfg = run.state.progress, run.state.config.train
-    names = [f"{name} {frames}" for batch in batches for name, frames in zip(batch["name"], batch["frames"])]  # noqa: B905
-    reports = distributed.gather((finite, names, values))
-    progress.bad_steps += 1
+    names = [
+        f"{name} {frames}"
+        for batch in batches
+        for name, frames in zip(batch["name"], batch["frames"], strict=True)
+    ]
+    reports = list(enumerate(distributed.gather((values[0], values[-1], ", ".join(names)))))
+    # A bad loss makes the joined gradient bad on every rank; a bad gradient alone has no known origin.
+    guilty = [report for report in reports if not math.isfinite(report[1][0])] or reports
     found = "; ".join(
-        f"rank {rank}: loss {values[0]:.4g}, gradient norm {values[-1]:.4g}, clips {', '.join(names)}"
-        for rank, (fine, names, values) in enumerate(reports)
-        if not fine
+        f"rank {rank}: loss {loss:.4g}, gradient norm {norm:.4g}, clips {clips}"
+        for rank, (loss, norm, clips) in guilty
     )
-    log.warning("step %d skipped on all ranks, not finite on %s", progress.step, found)
+    progress.bad_steps += 1
+    log.warning("step %d skipped on all ranks, not finite: %s", progress.step, found)
     if progress.bad_steps >= cfg.max_bad_steps:
         raise TrainingError(
-            f"{progress.bad_steps} steps in a row were not finite, the last one on {found}. Weights are those of "
+            f"{progress.bad_steps} steps in a row were not finite, the last: {found}. Weights are those of "
             f"before. Look at these clips, lower train.lr, set train.grad_clip, or use train.precision=fp32"
         )
 

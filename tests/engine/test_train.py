@@ -235,6 +235,7 @@ def test_bad_step_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert saved["training"]["progress"] == {"epoch": 0, "batch": 4, "step": 4, "bad_steps": 0, "best": None}
     assert all(slot["step"] == 3 for slot in saved["training"]["optimizer"]["state"].values())
     assert all(value.isfinite().all() for value in saved["model"].values())
+    assert [r["step"] for r in records(tmp_path)] == [1, 3, 4]  # and no Infinity in the records
 
 
 def test_training_stops_after_bad_steps_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
