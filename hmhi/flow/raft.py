@@ -108,3 +108,8 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def default_device(local_rank: int) -> str:
+    """The GPU of a process on this machine, or the CPU where there is none."""
+    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,211 @@
+"""Computing the flow of whole sequences once, to read it from disk ever after."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hmhi.flow.codec import flow_to_rgb, write_flo
+from hmhi.flow.compensate import compensate_camera
+from hmhi.flow.estimate import FlowEstimator
+from hmhi.flow.files import write_atomically
+
+MANIFEST = "manifest.json"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """What decides the pixels of a flow map; the manifest holds it."""
+
+    method: str
+    """``dis``, ``raft`` or ``raft-small``."""
+    weights: str | None
+    """Name of the weights file."""
+    weights_sha256: str | None
+    """Its hash."""
+    direction: str
+    """``forward``: from a frame to the next; ``backward``: from a frame to the previous."""
+    last: str
+    """The frame at the end of the direction, which has no neighbour there: ``repeat`` its neighbour's map,
+    flow in the other direction (``backward``), or ``none``."""
+    compensation: str
+    """Camera motion taken out before drawing; see `hmhi.flow.compensate`."""
+    file_format: str
+    """``png``, ``jpg`` or ``flo``."""
+
+    def manifest(self) -> dict[str, Any]:
+        """The settings as JSON values, with the meaning of the files."""
+        normalisation = (
+            "none, pixels" if self.file_format == "flo" else "by the largest magnitude of each frame"
+        )
+        return {
+            "format": "hmhi-flow-1",
+            **asdict(self),
+            "colours": None if self.file_format == "flo" else "wheel of Baker et al., as RAFT draws it",
+            "normalisation": normalisation,
+        }
+
+
+@dataclass(frozen=True)
+class FlowTask:
+    """One map to make."""
+
+    source: Path
+    """Frame that the flow starts from: the one the map is named after, or its neighbour if that is repeated."""
+    target: Path | None
+    """Frame that the flow leads to; None where a sequence has one frame only."""
+    output: Path
+    """File to write."""
+
+
+def plan(root: Path, output: Path, settings: FlowSettings) -> list[FlowTask]:
+    """List the maps of every folder of frames at or below `root`, in order.
+
+    Raises:
+        FileNotFoundError: No frames there.
+        ValueError: Two frames of a folder share a stem.
+    """
+    folders: dict[Path, list[Path]] = {}
+    for path in sorted(root.rglob("*")) if root.is_dir() else []:
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            folders.setdefault(path.parent, []).append(path)
+    if not folders:
+        raise FileNotFoundError(f"no frames ({', '.join(IMAGE_SUFFIXES)}) in or below {root}")
+    tasks = []
+    for folder, frames in sorted(folders.items()):
+        stems = [frame.stem for frame in frames]
+        if len(set(stems)) < len(stems):
+            twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+            raise ValueError(f"{folder}: more than one image for frame {', '.join(twice)}")
+        tasks += _plan_sequence(frames, output / folder.relative_to(root), settings)
+    return tasks
+
+
+def _plan_sequence(frames: list[Path], folder: Path, settings: FlowSettings) -> list[FlowTask]:
+    step = 1 if settings.direction == "forward" else -1
+    end = len(frames) - 1 if step == 1 else 0
+    tasks = []
+    for index, frame in enumerate(frames):
+        output = folder / f"{frame.stem}.{settings.file_format}"
+        if index != end:
+            tasks.append(FlowTask(frame, frames[index + step], output))
+        elif settings.last == "none":
+            continue
+        elif len(frames) == 1:
+            tasks.append(FlowTask(frame, None, output))
+        elif settings.last == "repeat":
+            tasks.append(FlowTask(frames[index - step], frame, output))
+        else:
+            tasks.append(FlowTask(frame, frames[index - step], output))
+    return tasks
+
+
+def write_manifest(output: Path, settings: FlowSettings) -> None:
+    """Write the manifest of a folder of flow maps, or check the one that is there.
+
+    Raises:
+        ValueError: The folder already holds maps made with other settings.
+    """
+    path, wanted = output / MANIFEST, settings.manifest()
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ValueError(f"{path} is damaged; delete it, and the maps beside it if in doubt") from None
+        other = [
+            f"{key} {found.get(key)!r} (now {wanted[key]!r})"
+            for key in wanted
+            if found.get(key) != wanted[key]
+        ]
+        if other:
+            raise ValueError(
+                f"{output} holds flow made with {', '.join(other)}; choose another output folder"
+            )
+        return
+    with write_atomically(path) as stream:
+        stream.write(json.dumps(wanted, indent=2).encode() + b"\n")
+
+
+def make_flow(
+    tasks: list[FlowTask], settings: FlowSettings, estimator: FlowEstimator, done: Callable[[int], object]
+) -> int:
+    """Compute and write the maps that are not there yet, each file whole or not at all.
+
+    Args:
+        tasks: From `plan`, or a part of them.
+        settings: Those of the plan.
+        estimator: Computes flow between two frames.
+        done: Called with 1 after every map, found or made.
+
+    Returns:
+        Number of maps made.
+
+    Raises:
+        ValueError: A frame cannot be read, or has another size than its neighbour; the message names it.
+    """
+    made = 0
+    pending = _Frames()
+    for task in tasks:
+        if not task.output.is_file():
+            _write(task.output, _compute(task, settings, estimator, pending), settings.file_format)
+            made += 1
+        done(1)
+    return made
+
+
+def shard(tasks: list[FlowTask], rank: int, world_size: int) -> list[FlowTask]:
+    """The share of one of several processes: an unbroken stretch, so that frames are decoded once."""
+    low, high = (len(tasks) * part // world_size for part in (rank, rank + 1))
+    return tasks[low:high]
+
+
+class _Frames:
+    """Decodes frames and keeps the two that the next map may need again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, np.ndarray] = {}
+
+    def __getitem__(self, path: Path) -> np.ndarray:
+        if path not in self._kept:
+            while len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
+            try:
+                self._kept[path] = np.asarray(Image.open(path).convert("RGB"))
+            except (OSError, SyntaxError) as error:
+                raise ValueError(f"{path}: cannot be read as an image ({error})") from None
+        return self._kept[path]
+
+
+def _compute(task: FlowTask, settings: FlowSettings, estimator: FlowEstimator, frames: _Frames) -> np.ndarray:
+    source = frames[task.source]
+    if task.target is None:
+        return np.zeros((*source.shape[:2], 2), np.float32)
+    target = frames[task.target]
+    if source.shape != target.shape:
+        raise ValueError(
+            f"{task.source} is {source.shape[1]} x {source.shape[0]} but {task.target.name} is "
+            f"{target.shape[1]} x {target.shape[0]}; frames of a sequence must be of one size"
+        )
+    return compensate_camera(estimator(source, target), settings.compensation)
+
+
+def _write(path: Path, flow: np.ndarray, file_format: str) -> None:
+    if file_format == "flo":
+        write_flo(path, flow)
+        return
+    encoded = io.BytesIO()
+    if file_format == "jpg":
+        Image.fromarray(flow_to_rgb(flow)).save(encoded, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        Image.fromarray(flow_to_rgb(flow)).save(encoded, "PNG")
+    with write_atomically(path) as stream:
+        stream.write(encoded.getvalue())

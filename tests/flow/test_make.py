@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hmhi.flow.codec import flow_to_rgb, read_flo
+from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
+
+
+def settings(**changes) -> FlowSettings:
+    values = {
+        "method": "dis", "weights": None, "weights_sha256": None, "direction": "forward", "last": "repeat",
+        "compensation": "none", "file_format": "flo",
+    }  # fmt: skip
+    return FlowSettings(**values | changes)
+
+
+def level_difference(frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
+    """Stands in for an estimator: says which two frames it was given (grey levels in tens)."""
+    flow = np.zeros((*frame_a.shape[:2], 2), np.float32)
+    flow[..., 0], flow[..., 1] = round(frame_a.mean() / 10), round(frame_b.mean() / 10)
+    return flow
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Sequences a (3 frames) and deep/b (1 frame); frame i is of grey level 10 i."""
+    for name, count in (("a", 3), ("deep/b", 1)):
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((12, 16, 3), 10 * i, np.uint8)).save(folder / f"{i:05d}.png")
+    return tmp_path / "in"
+
+
+def run(frames, output, chosen, estimator=level_difference) -> int:
+    return make_flow(plan(frames, output, chosen), chosen, estimator, done=lambda n: None)
+
+
+def pairs(folder) -> dict[str, tuple[int, int]]:
+    return {path.stem: tuple(read_flo(path)[0, 0].astype(int)) for path in sorted(folder.glob("*.flo"))}
+
+
+@pytest.mark.parametrize(
+    ("direction", "last", "expected"),
+    [
+        ("forward", "repeat", {"00000": (0, 1), "00001": (1, 2), "00002": (1, 2)}),
+        ("forward", "backward", {"00000": (0, 1), "00001": (1, 2), "00002": (2, 1)}),
+        ("forward", "none", {"00000": (0, 1), "00001": (1, 2)}),
+        ("backward", "repeat", {"00000": (1, 0), "00001": (1, 0), "00002": (2, 1)}),
+        ("backward", "backward", {"00000": (0, 1), "00001": (1, 0), "00002": (2, 1)}),
+        ("backward", "none", {"00001": (1, 0), "00002": (2, 1)}),
+    ],
+)
+def test_direction_and_last_frame(frames, tmp_path, direction, last, expected):
+    run(frames, tmp_path / "out", settings(direction=direction, last=last))
+    assert pairs(tmp_path / "out" / "a") == expected
+    alone = pairs(tmp_path / "out" / "deep" / "b")
+    assert alone == ({} if last == "none" else {"00000": (0, 0)})
+
+
+def test_a_second_run_makes_only_what_is_missing(frames, tmp_path):
+    calls = []
+
+    def counting(frame_a, frame_b):
+        calls.append(1)
+        return level_difference(frame_a, frame_b)
+
+    output = tmp_path / "out"
+    assert run(frames, output, settings(), counting) == 4
+    (output / "a" / "00001.flo").unlink()
+    calls.clear()
+    assert run(frames, output, settings(), counting) == 1
+    assert len(calls) == 1
+    assert len(pairs(output / "a")) == 3
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg"])
+def test_colour_maps(frames, tmp_path, file_format):
+    def diagonal(frame_a, frame_b):
+        y, x = np.mgrid[:12, :16].astype(np.float32)
+        return np.stack([x, y], axis=2)
+
+    run(frames, tmp_path / "out", settings(file_format=file_format), diagonal)
+    stored = np.asarray(Image.open(tmp_path / "out" / "a" / f"00000.{file_format}")).astype(int)
+    difference = np.abs(stored - flow_to_rgb(diagonal(None, None)))
+    assert difference.max() == 0 if file_format == "png" else difference.mean() < 6
+
+
+def test_shards_cover_everything_once(frames, tmp_path):
+    tasks = plan(frames, tmp_path / "out", settings())
+    for count in (1, 2, 3, 7):
+        parts = [shard(tasks, rank, count) for rank in range(count)]
+        assert [task for part in parts for task in part] == tasks
+
+
+def test_manifest_says_what_the_maps_are(tmp_path):
+    write_manifest(tmp_path, settings(weights="raft.pth", weights_sha256="ab", file_format="png"))
+    found = json.loads((tmp_path / "manifest.json").read_text())
+    assert found["weights_sha256"] == "ab"
+    assert found["direction"] == "forward"
+    assert found["last"] == "repeat"
+    assert "largest magnitude" in found["normalisation"]
+
+
+def test_other_settings_do_not_mix_in_one_folder(tmp_path):
+    write_manifest(tmp_path, settings())
+    write_manifest(tmp_path, settings())
+    with pytest.raises(ValueError, match="direction 'forward' \\(now 'backward'\\)"):
+        write_manifest(tmp_path, settings(direction="backward"))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        write_manifest(tmp_path, settings())
+
+
+def test_problems_name_the_file(frames, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no frames"):
+        plan(tmp_path / "nowhere", tmp_path / "out", settings())
+    Image.new("RGB", (9, 12)).save(frames / "a" / "00001.png")
+    with pytest.raises(ValueError, match=r"00000\.png is 16 x 12 but 00001\.png is 9 x 12"):
+        run(frames, tmp_path / "out", settings())
+    (frames / "a" / "00001.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    with pytest.raises(ValueError, match=r"00001\.png: cannot be read"):
+        run(frames, tmp_path / "out", settings())
+    Image.new("RGB", (16, 12)).save(frames / "a" / "00002.jpg")
+    with pytest.raises(ValueError, match="more than one image for frame 00002"):
+        plan(frames, tmp_path / "out", settings())

@@ -1,0 +1,66 @@
+"""Compute the optical flow of frame folders: one map a frame, named like it.
+
+python tools/make_flow.py --input data/DAVIS-16/Images/val --output data/DAVIS-16/Flows/val
+torchrun --nproc-per-node 4 tools/make_flow.py --input FRAMES --output FLOWS --method raft --weights raft.pth
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hmhi.flow.compensate import METHODS as COMPENSATIONS
+from hmhi.flow.estimate import METHODS, build_estimator
+from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compute the optical flow of frame folders.")
+    parser.add_argument("--input", type=Path, required=True, help="folder of frames, or of such folders")
+    parser.add_argument("--output", type=Path, required=True, help="receives maps in the same subfolders")
+    parser.add_argument("--method", choices=METHODS, default="dis")
+    parser.add_argument("--direction", choices=("forward", "backward"), default="forward")
+    parser.add_argument(
+        "--last", choices=("repeat", "backward", "none"), default="repeat",
+        help="map of the frame without a neighbour: that of the frame beside it, flow the other way, or none",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compensation", choices=COMPENSATIONS, default="none", help="camera motion taken out"
+    )
+    parser.add_argument("--format", choices=("png", "jpg", "flo"), default="png")
+    parser.add_argument("--weights", type=Path, help="RAFT weights; default: torchvision's cache")
+    parser.add_argument("--device", help="of RAFT; default: the GPU when there is one")
+    args = parser.parse_args()
+    try:
+        run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    weights_name = weights_hash = None
+    device = "cpu"
+    if args.method != "dis":
+        from hmhi.flow.raft import default_device, file_sha256, find_weights
+
+        args.weights = find_weights(args.method, args.weights)
+        weights_name, weights_hash = args.weights.name, file_sha256(args.weights)
+        device = args.device or default_device(int(os.environ.get("LOCAL_RANK", 0)))
+    settings = FlowSettings(
+        args.method, weights_name, weights_hash, args.direction, args.last, args.compensation, args.format
+    )
+    tasks = shard(plan(args.input, args.output, settings), rank, world_size)
+    estimator = build_estimator(args.method, device, args.weights)
+    write_manifest(args.output, settings)
+    with tqdm(total=len(tasks), unit="map", disable=None if rank == 0 else True) as bar:
+        made = make_flow(tasks, settings, estimator, bar.update)
+    print(f"{len(tasks)} maps in {args.output}, {len(tasks) - made} of them from an earlier run")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
