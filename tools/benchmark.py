@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-BENCHMARKS = {"eval": "hmhi.benchmarks.evaluation"}
+BENCHMARKS = {"data": "hmhi.benchmarks.data", "eval": "hmhi.benchmarks.evaluation"}
 
 
 def main() -> int:

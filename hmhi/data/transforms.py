@@ -104,14 +104,11 @@ class Photometric:
         return rgb
 
     def _change_colour(self, rgb: np.ndarray) -> np.ndarray:
-        hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)
         levels = np.arange(256)
-        if self.saturation is not None:
-            table = (levels * self.saturation).clip(0, 255).astype(np.uint8)
-            hsv[..., 1] = table[hsv[..., 1]]
-        if self.hue is not None:
-            table = ((levels + self.hue) % 180).astype(np.uint8)
-            hsv[..., 0] = table[hsv[..., 0]]
+        hue = (levels + self.hue) % 180 if self.hue is not None else levels
+        saturation = levels * self.saturation if self.saturation is not None else levels
+        table = np.stack([hue, saturation.clip(0, 255), levels], axis=1).astype(np.uint8)
+        hsv = cv2.LUT(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV), table[None])
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
@@ -168,4 +165,4 @@ def _maybe(rng: np.random.Generator, low: float, high: float) -> float | None:
 
 def _linear(rgb: np.ndarray, factor: float, offset: float) -> np.ndarray:
     table = (np.arange(256) * factor + offset).clip(0, 255).astype(np.uint8)
-    return table[rgb]
+    return cv2.LUT(rgb, table)

@@ -1,5 +1,6 @@
 """tools/prepare_data.py and tools/check_data.py as a user runs them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,18 @@ def test_check_errors(run, tmp_path):
     assert done.returncode == 2 and f"expected the folder {tmp_path / 'DAVIS-16'}" in done.stdout
     done = run("check_data.py", "--root", tmp_path)
     assert done.returncode == 2 and "no data set in" in done.stderr
+
+
+def test_benchmark(run, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run(
+        "benchmark.py", "data", "--clips", 1, "--batches", 1, "--batch-size", 1, "--workers", 0, 1, "--size", 32, 64,
+        "--step-seconds", 0.01, "--json", figures,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    values = json.loads(figures.read_text())
+    assert values["stages"][-1]["stage"] == "whole clip" and values["stages"][-1]["clips_per_second"] > 0
+    assert [row["workers"] for row in values["loader"]] == [0, 1]
+    assert all(0 <= row["waiting"] <= 1 for row in values["loader"])
+    missing = run("benchmark.py", "data", "--dataset", "davis16", "--root", tmp_path)
+    assert missing.returncode == 2 and missing.stderr.startswith("error: data set 'davis16' not found")
