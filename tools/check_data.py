@@ -57,7 +57,7 @@ def print_contents(reports: list[SplitReport]) -> None:
         truth = ", ".join(report.truth)
         print(
             f"{report.dataset:<18}{report.split:<7}{len(report.videos):>7}{report.frames:>8}{report.masks:>8}"
-            f"{report.flows:>8}  {report.state:<8}  {sizes}; {truth}"
+            f"{report.flows:>8}  {report.flow_made_by if report.flows else '':<10}{report.state:<10}{sizes}; {truth}"
         )
 
 

@@ -31,6 +31,14 @@ def test_a_clean_split_is_ready(tmp_path):
     assert dict(report.sizes) == {"64x40": 2} and dict(report.truth) == {"{0,255}": 6}
 
 
+def test_the_flow_manifest_is_read(tmp_path):
+    write_clean(tmp_path / "DAVSOD", "a")
+    assert check_split(tmp_path, "davsod", "train").flow_made_by == "unknown"
+    (tmp_path / "DAVSOD/Flows/train/manifest.json").write_text('{"method": "raft"}')
+    report = check_split(tmp_path, "davsod", "train")
+    assert report.flow_made_by == "raft" and report.state == "ready"
+
+
 def test_absent(tmp_path):
     report = check_split(tmp_path, "davsod", "train")
     assert (
