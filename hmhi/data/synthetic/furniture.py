@@ -121,8 +121,15 @@ def scenery(rng: np.random.Generator, layout: Layout, size: tuple[int, int], dur
         apparent = height * fy / distance
         parts = random_thing(rng, SCENERY, scale=float(np.clip(apparent, 12, 300)))
         shadow = 0.4 if rng.random() < 0.3 else 0.0
-        mirror = rng.choice([-1.0, 1.0])
-        things.append(Thing(parts, Path((x, y, distance)), height, mirror=mirror, shadow=shadow, frozen=True))
+        wind = (
+            random_waves(rng, rng.uniform(0.02, 0.12), (0.2, 1.0), (6, 30)) if rng.random() < 0.25 else None
+        )
+        things.append(
+            Thing(
+                parts, Path((x, y, distance)), height, mirror=rng.choice([-1.0, 1.0]), waves=wind, shadow=shadow,
+                frozen=True,
+            )
+        )  # fmt: skip
     return things
 
 
@@ -148,7 +155,7 @@ def backdrop(rng: np.random.Generator, layout: Layout, size: tuple[int, int]) ->
     )
     ridges = rng.integers(4) if layout.kind == "ground" else 0
     depths = sorted((log_uniform(rng, 2.5, 25) for _ in range(ridges)), reverse=True)
-    return [far, ground, *(_ridge(rng, layout, size, depth) for depth in depths)]
+    return [far, ground, *(ridge(rng, layout, size, depth) for depth in depths)]
 
 
 def _tiled(
@@ -166,7 +173,7 @@ def _tiled(
     return Surface(mirrored_tile(picture), outer, fixed(unit), waves)
 
 
-def _ridge(rng: np.random.Generator, layout: Layout, size: tuple[int, int], depth: float) -> Surface:
+def ridge(rng: np.random.Generator, layout: Layout, size: tuple[int, int], depth: float) -> Surface:
     """Hills, hedges or houses: a long strip with an uneven top that stands on the ground."""
     fx = layout.camera.focal[0]
     rows, columns = size[0] // 2, size[1] * 3

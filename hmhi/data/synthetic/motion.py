@@ -8,7 +8,7 @@ the salient object at time 0. Homographies act on column vectors (x, y, 1).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -139,7 +139,7 @@ class Waves:
     directions: np.ndarray
     vectors: np.ndarray
     rates: np.ndarray
-    phases: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    phases: np.ndarray
 
     def offset(self, x: np.ndarray, y: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
         """Displacement at plane coordinates `x`, `y` and time `t`."""

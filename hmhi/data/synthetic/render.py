@@ -8,8 +8,9 @@ motions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -39,17 +40,23 @@ class Surface:
     """Deformation of the plane."""
     label: int = 0
     """What the mask says where this surface is in front."""
-    opacity: float = 1.0
-    """Below 1 the surface is seen through."""
     ghost: bool = False
     """Changes colours only (a shadow, smoke): flow and label stay those behind it."""
-    pyramid: list[np.ndarray] = field(default_factory=list)
-    """The canvas of a tiled surface at falling resolutions; filled on first use."""
 
     @property
     def tiled(self) -> bool:
         """Whether the canvas repeats without end."""
         return self.canvas.shape[2] == 3
+
+    @functools.cached_property
+    def pyramid(self) -> list[np.ndarray]:
+        """The canvas at falling resolutions, each half of the last."""
+        levels = [self.canvas]
+        while len(levels) < _LEVELS:
+            height, width = levels[-1].shape[:2]
+            half = (max(1, width // 2), max(1, height // 2))
+            levels.append(cv2.resize(levels[-1], dsize=half, interpolation=cv2.INTER_AREA))
+        return levels
 
 
 @dataclass
@@ -117,9 +124,8 @@ def _add(painting: Painting, surface: Surface, t: float) -> None:
         )
         colours, opacity = read[..., :3].astype(np.float32), read[..., 3].astype(np.float32) / 255
     opacity[facing <= 1e-6] = 0  # behind the camera, or above the horizon of a plane
-    blend = (opacity * surface.opacity)[..., None]
     part = painting.image[region]
-    part += (colours - part) * blend
+    part += (colours - part) * opacity[..., None]
     if not surface.ghost:
         front = opacity > 0.5
         painting.label[region][front] = surface.label
@@ -156,12 +162,6 @@ def _region(
 
 def _read_tiled(surface: Surface, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Colours (H, W, 3) float32 from the pyramid level that fits each row, so that distance does not flicker."""
-    if not surface.pyramid:
-        surface.pyramid.append(surface.canvas)
-        while len(surface.pyramid) < _LEVELS:
-            last = surface.pyramid[-1]
-            half = (max(1, last.shape[1] // 2), max(1, last.shape[0] // 2))
-            surface.pyramid.append(cv2.resize(last, dsize=half, interpolation=cv2.INTER_AREA))
     step = np.hypot(np.diff(u, axis=1), np.diff(v, axis=1)).mean(axis=1)
     deep = np.hypot(np.diff(u, axis=0, append=u[-1:]), np.diff(v, axis=0, append=v[-1:])).mean(axis=1)
     deep[-1] = deep[-2] if len(deep) > 1 else deep[-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hmhi.data.synthetic.draws import log_normal, log_uniform
-from hmhi.data.synthetic.furniture import Layout, Thing, backdrop, mover, scenery, smoke
+from hmhi.data.synthetic.furniture import Layout, Thing, backdrop, mover, ridge, scenery, smoke
 from hmhi.data.synthetic.motion import STILL, Camera, Curve, Path, bounded, joined, sway, travel
 from hmhi.data.synthetic.render import Surface
 
@@ -25,20 +25,16 @@ class Scene:
         background: Surfaces behind everything, from back to front.
         things: What moves and what stands.
         ground: Height of the ground plane, downward; None where nothing casts a shadow.
-        veils: Smoke in front of everything.
+        foreground: Surfaces in front of everything.
     """
 
     def __init__(
-        self,
-        camera: Camera,
-        background: list[Surface],
-        things: list[Thing],
-        ground: float | None,
-        veils: list[Surface],
-    ) -> None:
+        self, camera: Camera, background: list[Surface], things: list[Thing], ground: float | None,
+        foreground: list[Surface],
+    ) -> None:  # fmt: skip
         self.camera = camera
         self.background = background
-        self.veils = veils
+        self.foreground = foreground
         self.things = [(thing, thing.surfaces(camera)) for thing in things]
         self.shadows = [thing.cast(camera, ground) for thing in things if thing.shadow and ground is not None]
 
@@ -47,7 +43,7 @@ class Scene:
         eye = self.camera.position(t)
         far_to_near = sorted(self.things, key=lambda pair: -(pair[0].path(t)[2] - eye[2]))
         standing = [surface for _, surfaces in far_to_near for surface in surfaces]
-        return [*self.background, *self.shadows, *standing, *self.veils]
+        return [*self.background, *self.shadows, *standing, *self.foreground]
 
 
 def build_scene(rng: np.random.Generator, size: tuple[int, int], duration: int) -> Scene:
@@ -125,6 +121,7 @@ def _draw_camera(
 
 
 def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int) -> bool:
+    """Whether the salient thing is in the frame at the start, middle and end, and moves at two of them."""
     height, width = size
     pixel = np.sqrt(height * width) / 256
     seen = moving = 0
@@ -137,10 +134,8 @@ def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int) ->
         if depth < 0.45:
             return False
         seen += 0.05 * width < x / depth < 0.95 * width and 0.02 * height < y / depth < 0.98 * height
-        as_if_still, as_moved = (
-            projection_next @ (middle - eye_next),
-            projection_next @ (middle_next - eye_next),
-        )
+        as_moved = projection_next @ (middle_next - eye_next)
+        as_if_still = projection_next @ (middle - eye_next)
         own = as_moved[:2] / as_moved[2] - as_if_still[:2] / as_if_still[2]
         moving += np.hypot(*own) > 0.7 * pixel
     return seen == 3 and moving >= 2
@@ -161,6 +156,10 @@ def _furnish(rng: np.random.Generator, layout: Layout, size: tuple[int, int], du
         away = Path(start, bounded(rng, layout.speed * far * rng.uniform(0.3, 1), far * size[1] / fx * 0.3))
         things.append(mover(rng, layout, away, layout.height * min(1.0, far * 0.25), label=0))
     things += scenery(rng, layout, size, duration)
-    veils = [smoke(rng, layout)] if rng.random() < 0.08 else []
+    foreground = []
+    if layout.kind == "ground" and rng.random() < 0.12:
+        foreground.append(ridge(rng, layout, size, depth=rng.uniform(0.5, 0.85)))
+    if rng.random() < 0.08:
+        foreground.append(smoke(rng, layout))
     ground = layout.ground if layout.kind != "wall" else None
-    return Scene(camera, backdrop(rng, layout, size), things, ground, veils)
+    return Scene(camera, backdrop(rng, layout, size), things, ground, foreground)

@@ -17,7 +17,7 @@ from hmhi.data.synthetic.textures import horse_silhouette, noise
 
 
 def blob(make: Maker) -> list[Part]:
-    """One round or lumpy body, perhaps with spots of another coat."""
+    """One round or lumpy body."""
     rng = make.rng
     outline = blob_outline(rng, log_uniform(rng, 0.5, 2.5), 1.0, rng.uniform(0, 0.5))
     return [make.piece(outline, (0.0, -0.5))]
@@ -27,11 +27,9 @@ def polygon(make: Maker) -> list[Part]:
     """A convex or star-like polygon with up to two smaller ones on it."""
     rng = make.rng
     count = int(rng.integers(3, 9))
-    angle = (
-        np.sort(rng.uniform(0, 2 * np.pi, count))
-        if rng.random() < 0.6
-        else np.arange(count) * 2 * np.pi / count
-    )
+    angle = np.arange(count) * 2 * np.pi / count
+    if rng.random() < 0.6:
+        angle = np.sort(rng.uniform(0, 2 * np.pi, count))
     radius = rng.uniform(0.25, 0.6, count)
     outline = np.stack([np.cos(angle) * log_uniform(rng, 0.7, 1.8), np.sin(angle)], axis=1) * radius[:, None]
     body = make.piece(outline, (0.0, -0.5))
@@ -48,13 +46,14 @@ def biped(make: Maker) -> list[Part]:
     rate = 2 * np.pi / log_uniform(rng, 12, 50)
     stride, phase = rng.uniform(0.1, 0.8), rng.uniform(0, 2 * np.pi)
     build = rng.uniform(0.75, 1.5)
-    lean = rng.normal(0, 0.15)
-    hip, shoulder = -0.48, -0.34
+    hip = -0.48
     torso = make.bone(
-        0.28, 0.15 * build, 0.2 * build, (0, hip), rest=np.pi + lean, swing=_beat(0.06, 2 * rate, phase)
+        0.28, 0.15 * build, 0.2 * build, (0, hip), rest=np.pi + rng.normal(0, 0.15),
+        swing=_beat(0.06, 2 * rate, phase),
+    )  # fmt: skip
+    head = make.piece(
+        blob_outline(rng, 0.13, 0.17, 0.1), (0, 0.4), torso, swing=_beat(0.1, rate, phase), coat=1
     )
-    neck = (0.0, 0.40)
-    head = make.piece(blob_outline(rng, 0.13, 0.17, 0.1), neck, torso, swing=_beat(0.1, rate, phase), coat=1)
     limbs: list[list[Part]] = []
     for side in (0.0, np.pi):
         thigh = make.bone(
@@ -66,7 +65,7 @@ def biped(make: Maker) -> list[Part]:
             swing=_beat(0.6 * stride, rate, phase + side - 1.2), coat=2,
         )  # fmt: skip
         upper = make.bone(
-            0.17, 0.08 * build, 0.06 * build, (0, -shoulder * 0.85), torso, rest=np.pi + rng.normal(0, 0.5),
+            0.17, 0.08 * build, 0.06 * build, (0, 0.29), torso, rest=np.pi + rng.normal(0, 0.5),
             swing=_beat(stride, rate, phase + side + np.pi), coat=0,
         )  # fmt: skip
         fore = make.bone(
@@ -159,9 +158,8 @@ def cycle(make: Maker) -> list[Part]:
     nodes = [(-base / 2, -radius), (0.0, -radius), (-0.15, -0.95), (base * 0.35, -0.9), (base / 2, -radius)]
     for first, second in ((0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (3, 4)):
         (x0, y0), (x1, y1) = nodes[first], nodes[second]
-        bars.append(
-            make.bone(np.hypot(x1 - x0, y1 - y0), 0.07, 0.05, (x0, y0), rest=-np.arctan2(x1 - x0, y1 - y0))
-        )
+        angle, length = -np.arctan2(x1 - x0, y1 - y0), np.hypot(x1 - x0, y1 - y0)
+        bars.append(make.bone(length, 0.07, 0.05, (x0, y0), rest=angle))
     return [*wheels, *bars]
 
 
@@ -214,18 +212,8 @@ def compound(make: Maker) -> list[Part]:
         rest, coat = rng.uniform(0, 2 * np.pi), int(rng.integers(3))
         if rng.random() < 0.6:
             thick = log_uniform(rng, 0.03, 0.25)
-            parts.append(
-                make.bone(
-                    rng.uniform(0.15, 0.5),
-                    thick,
-                    thick * rng.uniform(0.4, 1.2),
-                    joint,
-                    parent,
-                    rest,
-                    swing,
-                    coat,
-                )
-            )
+            length, tip = rng.uniform(0.15, 0.5), thick * rng.uniform(0.4, 1.2)
+            parts.append(make.bone(length, thick, tip, joint, parent, rest, swing, coat))
         else:
             outline = blob_outline(rng, rng.uniform(0.15, 0.5), rng.uniform(0.15, 0.5), 0.3)
             parts.append(make.piece(outline, joint, parent, rest, swing, coat))
@@ -263,27 +251,27 @@ def rock(make: Maker) -> list[Part]:
     rng = make.rng
     if rng.random() < 0.4:
         wide = rng.uniform(0.3, 1.5)
-        outline = np.array([(-wide, 0), (wide, 0), (wide, -1), (-wide, -1)]) / (1, 1)
+        outline = np.array([(-wide, 0), (wide, 0), (wide, -1), (-wide, -1)])
     else:
         outline = blob_outline(rng, rng.uniform(0.8, 2.5), 1.0, 0.3) + (0, -0.4)
     return [make.piece(outline, (0, 0))]
 
 
-CREATURES: dict[Callable[[Maker], list[Part]], float] = {
+Kinds = dict[Callable[[Maker], list[Part]], float]
+
+CREATURES: Kinds = {
     biped: 0.22, quadruped: 0.18, rider: 0.12, vehicle: 0.11, compound: 0.1, blob: 0.07, silhouette: 0.05,
     polygon: 0.04, swimmer: 0.04, flyer: 0.04, cycle: 0.03,
 }  # fmt: skip
 """What may move, and how often."""
 
-SCENERY: dict[Callable[[Maker], list[Part]], float] = {
+SCENERY: Kinds = {
     tree: 0.35, rock: 0.25, posts: 0.2, blob: 0.05, polygon: 0.05, vehicle: 0.04, biped: 0.03, quadruped: 0.03,
 }  # fmt: skip
 """What may stand still, and how often."""
 
 
-def random_thing(
-    rng: np.random.Generator, kinds: dict[Callable[[Maker], list[Part]], float], scale: float
-) -> list[Part]:
+def random_thing(rng: np.random.Generator, kinds: Kinds, scale: float) -> list[Part]:
     """Draw a thing of one of the kinds, at `scale` canvas pixels for its height."""
     weights = np.array(list(kinds.values()))
     kind = list(kinds)[rng.choice(len(weights), p=weights / weights.sum())]

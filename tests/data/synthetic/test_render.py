@@ -83,17 +83,17 @@ def test_swinging_inner_motion_is_followed():
 def test_near_hides_far_and_ghosts_only_tint():
     camera = moving_camera()
 
-    def board(depth: float, label: int, channels: int, ghost: bool = False, opacity: float = 1.0) -> Surface:
+    def board(depth: float, label: int, channels: int, ghost: bool = False) -> Surface:
         canvas = np.full((100, 100, channels), 255, np.uint8)
         canvas[..., :3] = label * 50
+        canvas[..., 3:] = 128 if ghost else 255
         place = Path((0.0, 0.0, depth), x=Curve(0.02 * label))
         unit = np.array([[0.003, 0, -0.15], [0, 0.003, -0.15], [0, 0, 1]])
         return Surface(
-            canvas, lambda t: camera.plane(t, place(t), RIGHT, DOWN), fixed(unit), label=label, ghost=ghost,
-            opacity=opacity,
-        )  # fmt: skip
+            canvas, lambda t: camera.plane(t, place(t), RIGHT, DOWN), fixed(unit), label=label, ghost=ghost
+        )
 
-    wall, mover, veil = board(3, 1, 3), board(1, 2, 4), board(0.8, 4, 4, ghost=True, opacity=0.5)
+    wall, mover, veil = board(3, 1, 3), board(1, 2, 4), board(0.8, 4, 4, ghost=True)
     middle = (SIZE[0] // 2, SIZE[1] // 2)
     plain = paint([wall, mover], 0.0, SIZE)
     assert plain.label[middle] == 2
