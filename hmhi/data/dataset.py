@@ -235,6 +235,8 @@ def _flow_of(video: Video, number: int, image: np.ndarray, source: FlowSource) -
         if first.shape != second.shape:
             raise BadFileError(f"{video.frames[start + 1].image}: not of the size of the frame before it")
         return flow_to_rgb(_dis()(first, second))
+    if frame.flow is None and len(video.frames) > 1:
+        raise BadFileError(f"{frame.image}: no flow map; make one, or set data.flow=dis")
     if frame.flow is None:
         return np.full_like(image, 255)
     flow = read_flow_rgb(frame.flow)

@@ -44,12 +44,11 @@ def test_prepare_then_check(run, published, tmp_path):
     checked = run("check_data.py", "visal", "--root", root)
     assert checked.returncode == 2, checked.stdout  # flow is not made yet
     assert "no flow maps in" in checked.stdout and "fix: python tools/make_flow.py --input" in checked.stdout
-    for t in range(3):
-        flow = np.random.default_rng(10 + t).integers(0, 256, (40, 64, 3), dtype=np.uint8)
-        save(root / f"ViSal/Flows/val/panda/panda_{t}.png", flow)
+    made = run("make_flow.py", "--input", root / "ViSal/Images/val", "--output", root / "ViSal/Flows/val")
+    assert made.returncode == 0, made.stderr
     checked = run("check_data.py", "visal", "--root", root)
     assert checked.returncode == 0, checked.stdout
-    assert "ready" in checked.stdout and "finetune_davis16.yaml" in checked.stdout
+    assert "dis       ready" in checked.stdout and "finetune_davis16.yaml" in checked.stdout
     assert (
         run("check_data.py", "--root", root).returncode == 0
     )  # absent sets are no problem unless they are named

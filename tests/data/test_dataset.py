@@ -5,9 +5,10 @@ from PIL import Image
 from trees import half_mask, picture, save, write_video
 
 from hmhi.config import AugmentConfig, DataConfig, SyntheticConfig
+from hmhi.data import dataset
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, VideoDataset
 from hmhi.data.index import scan
-from hmhi.data.media import BadFileError
+from hmhi.data.media import BadFileError, read_rgb
 from hmhi.data.transforms import to_input
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import build_estimator
@@ -99,6 +100,27 @@ def test_streaming_gives_every_frame_and_its_truth_at_source_size(tmp_path):
     np.testing.assert_array_equal(samples[0].mask, half_mask((41, 63), 1))
     assert samples[0].size == (41, 63) and samples[0].image.shape == samples[0].flow.shape == (3, 32, 48)
     assert torch.equal(samples[3].flow, samples[4].flow)  # the last map is repeated
+
+
+@pytest.mark.parametrize(("source", "most"), [("stored", 1), ("dis", 2)])
+def test_streaming_reads_no_further_than_it_must(tmp_path, monkeypatch, source, most):
+    write_video(tmp_path / "DAVIS-16", "bear", 6, size=(64, 96))
+    (video,) = scan(tmp_path, "davis16", "train", need_flow=True, need_mask=True)
+    read = []
+    monkeypatch.setattr(dataset, "read_rgb", lambda path: read.append(path.stem) or read_rgb(path))
+    stream = iter(VideoDataset(video, (64, 96), source))
+    for t in range(4):
+        next(stream)
+        assert len(set(read)) == t + most
+
+
+def test_a_video_without_flow_maps_is_not_taken_for_a_still(tmp_path):
+    write_video(tmp_path / "DAVIS-16", "bear", 3, flows=[])
+    (video,) = scan(tmp_path, "davis16", "train", need_flow=False, need_mask=True)
+    with pytest.raises(
+        BadFileError, match=r"bear: .*00000\.jpg: no flow map; make one, or set data\.flow=dis"
+    ):
+        list(VideoDataset(video, (32, 48), "stored"))
 
 
 def test_dis_flow_needs_no_files_and_repeats_the_last_map(tmp_path):

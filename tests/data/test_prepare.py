@@ -353,6 +353,27 @@ def test_manifest(tmp_path):
     assert [k for k in changed["videos"] if changed["videos"][k] != manifest["videos"][k]] == ["train/v1"]
 
 
+def test_parts_of_a_set_in_two_runs(tmp_path):
+    for number, part in enumerate(("DAVSOD-TrainingSet", "Easy-35")):
+        save(tmp_path / part / f"select_{number}" / "Imgs" / "0001.png", picture(number, SIZE))
+        save(tmp_path / part / f"select_{number}" / "GT_object_level" / "0001.png", HALF * 255)
+        manifest = prepare(RECIPES["davsod"], [tmp_path / part], tmp_path / "data")
+    assert sorted(manifest["videos"]) == ["train/select_0", "val/select_1"]
+    assert manifest["splits"]["train"]["frames"] == manifest["splits"]["val"]["videos"] == 1
+    assert [source["name"] for source in manifest["sources"]] == ["DAVSOD-TrainingSet", "Easy-35"]
+
+
+def test_other_frames_than_an_earlier_run_made(tmp_path):
+    source = small_source(tmp_path)
+    prepare(RECIPES["ytvos"], [source], tmp_path / "data")
+    for t in range(6):
+        save(source / f"train_all_frames/JPEGImages/v0/{t:05d}.jpg", picture(t, SIZE))
+        save(source / f"train_all_frames/JPEGImages/v1/{t:05d}.jpg", picture(t, SIZE))
+        save(source / f"train_all_frames/JPEGImages/v2/{t:05d}.jpg", picture(t, SIZE))
+    with pytest.raises(SourceError, match="already holds other frames than the sources do"):
+        prepare(RECIPES["ytvos"], [source], tmp_path / "data")
+
+
 def test_links(tmp_path):
     source = small_source(tmp_path)
     prepare(RECIPES["ytvos"], [source], tmp_path / "data", "link")

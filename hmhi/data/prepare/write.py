@@ -112,11 +112,13 @@ def _refuse_duplicates(recipe: Recipe, videos: Sequence[SourceVideo]) -> None:
 
 
 def _write_video(recipe: Recipe, video: SourceVideo, base: Path, mode: str, work: Path) -> None:
-    images, masks = (
-        base / "Images" / video.split / video.name,
-        base / "Annotations" / video.split / video.name,
-    )
+    images = base / "Images" / video.split / video.name
+    masks = base / "Annotations" / video.split / video.name
     if images.exists():  # made last, so the video is complete
+        if {path.name for path in images.iterdir()} != {_image_name(frame) for frame in video.frames}:
+            raise SourceError(
+                f"{images} already holds other frames than the sources do; remove it to make it anew"
+            )
         return
     partial = work / "partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -186,26 +188,42 @@ def _copy(source: Path, target: Path, *, hard_link: bool) -> None:
 def _describe(
     recipe: Recipe, sources: Sequence[Path], videos: Sequence[SourceVideo], base: Path
 ) -> dict[str, Any]:
-    records: dict[str, dict[str, Any]] = {}
+    before = _read_manifest(base / MANIFEST)
+    # A set may come in parts, one run for each: what earlier runs made stays described.
+    records: dict[str, dict[str, Any]] = before.get("videos", {})
     for video in videos:
         records[f"{video.split}/{video.name}"] = _describe_video(recipe, video, base)
-    splits = {}
-    for split in sorted({video.split for video in videos}):
-        chosen = [record for key, record in records.items() if key.startswith(f"{split}/")]
-        totals = {key: sum(record[key] for record in chosen) for key in ("frames", "masks", "bytes")}
-        splits[split] = {"videos": len(chosen), **totals}
+    splits: dict[str, dict[str, int]] = {}
+    for key, record in records.items():
+        totals = splits.setdefault(key.split("/")[0], {"videos": 0, "frames": 0, "masks": 0, "bytes": 0})
+        totals["videos"] += 1
+        for count in ("frames", "masks", "bytes"):
+            totals[count] += record[count]
+    named = {source["name"]: source for source in before.get("sources", [])}
+    for source in sources:
+        named[source.name] = {
+            "name": source.name,
+            "bytes": source.stat().st_size if source.is_file() else None,
+        }
     return {
         "dataset": recipe.name,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "sources": [
-            {"name": source.name, "bytes": source.stat().st_size} for source in sources if source.is_file()
-        ]
-        or [{"name": source.name} for source in sources],
+        "sources": list(named.values()),
         "layout": recipe.layout,
         "truth": recipe.truth,
         "splits": splits,
         "videos": records,
     }
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise SourceError(f"{path} is damaged; remove it and run again") from None
+    return dict(content)
 
 
 def _describe_video(recipe: Recipe, video: SourceVideo, base: Path) -> dict[str, Any]:
