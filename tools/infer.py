@@ -16,6 +16,8 @@ from tqdm import tqdm
 from hmhi.engine.infer import VideoSegmenter, default_checkpoint
 from hmhi.engine.video_io import ResultWriter, SourceVideo, find_videos, truth_folder, write_json
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Segment the salient object of videos.")
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    checkpoint = args.checkpoint or default_checkpoint()
+    checkpoint = args.checkpoint or default_checkpoint(ROOT / "runs")
     videos = find_videos(args.input, args.flow, args.sequences)
     segmenter = VideoSegmenter(checkpoint, args.device, args.overrides)
     settings = {

@@ -103,7 +103,7 @@ class VideoSegmenter:
         return prob[0, 0].cpu().numpy(), memory
 
 
-def default_checkpoint(runs: Path = Path("runs")) -> Path:
+def default_checkpoint(runs: Path) -> Path:
     """The ``best.pt`` that training wrote last.
 
     Raises:

@@ -150,9 +150,7 @@ class ResultWriter:
     def write(self, result: FrameResult) -> None:
         """Add a frame."""
         name = f"{self.video.frames[result.index].stem}.png"
-        image = Image.fromarray(result.mask.astype(np.uint8))
-        image.putpalette(PALETTE)
-        image.save(_partial(self.masks) / name)
+        write_mask(_partial(self.masks) / name, result.mask)
         if self.prob is not None:
             Image.fromarray(to_levels(result.prob)).save(_partial(self.prob) / name)
         if self.overlay is not None:
@@ -183,6 +181,19 @@ class ResultWriter:
                 _partial(path).rename(path)
             else:
                 _remove(_partial(path))
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as a palette PNG with the values {0, 1}, in DAVIS's colours.
+
+    Args:
+        path: File to write; its folder is made.
+        mask: (H, W) bool.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette(PALETTE)
+    image.save(path)
 
 
 def to_levels(prob: np.ndarray) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""Write the masks of two trivial methods, which a trained network has to beat.
+
+python tools/make_baselines.py --flow data/Sample/Flows/val --output outputs/baselines
+
+all-foreground/  everything is the object
+flow/            what moves: Otsu's threshold on the magnitude of the flow (--compensation takes the camera out)
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hmhi.engine.video_io import find_videos, write_mask
+from hmhi.flow.baseline import threshold_flow
+from hmhi.flow.compensate import METHODS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the masks of two trivial methods.")
+    parser.add_argument("--flow", type=Path, required=True, help="folder of sequences of flow maps")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--compensation", default="none", choices=METHODS)
+    args = parser.parse_args()
+    try:
+        for video in find_videos(args.flow):
+            for path, picture in zip(video.frames, video.read_frames(), strict=True):
+                masks = {
+                    "all-foreground": np.ones(picture.shape[:2], dtype=bool),
+                    "flow": threshold_flow(picture, args.compensation) > 0,
+                }
+                for method, mask in masks.items():
+                    write_mask(args.output / method / video.name / f"{path.stem}.png", mask)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
