@@ -1,3 +1,6 @@
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -213,3 +216,22 @@ def test_real_sequences(shared_data):
     stream = VideoDataset(videos[0], (64, 64))
     sample = next(iter(stream))
     assert sample.size == (480, 854) and sample.mask.shape == (480, 854)
+
+
+def test_images_from_a_video_file(tmp_path):
+    base = tmp_path / "DAVIS-16"
+    write_video(base, "bear", 4)
+    video_file = base / "Images/train/bear.avi"
+    writer = cv2.VideoWriter(str(video_file), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 40))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV build writes no MJPG video")
+    for t in range(4):
+        writer.write(np.full((40, 64, 3), 60 * t, np.uint8))
+    writer.release()
+    shutil.rmtree(base / "Images/train/bear")
+    videos, clips = load(tmp_path, augment=PLAIN)
+    for t, sample in enumerate(VideoDataset(videos[0], (40, 64))):
+        assert abs(sample.image.float().mean() - 60 * t) < 5 and sample.mask is not None
+    item = clips[ClipKey(0, 0)]
+    for frame, stem in zip(item["image"], item["frames"], strict=True):
+        assert abs(frame.float().mean() - 60 * int(stem)) < 5

@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import signal
 import time
 
@@ -235,3 +236,14 @@ def test_validation_videos(tree):
 
 def test_real_validation_set(shared_data):
     assert len(build_val_videos(config(shared_data), "davis16")) == 12
+
+
+def test_packs_give_the_same_batches_in_any_number_of_processes(tree):
+    plain = list(build(tree))
+    base = tree / "DAVIS-16"
+    for kind in ("Images", "Annotations", "Flows"):
+        for folder in sorted((base / kind / "train").iterdir()):
+            shutil.make_archive(str(folder), "zip", folder)
+            shutil.rmtree(folder)
+    assert_same(build(tree), plain)  # opens the zip files in this process
+    assert_same(build(tree, workers=2), plain)  # and each loader process opens its own

@@ -27,9 +27,11 @@ from hmhi.data.splits import FBMS_TEST, FBMS_TRAIN
 _WHITE = 250
 """Smallest channel value from which a colour counts as white."""
 
-_GREY_BACKGROUND = {"marple2": 102, "marple7": 12}
-_DEFAULT_GREY_BACKGROUND = 25
-"""Largest grey value that counts as background: dark noise elsewhere, a grey region in marple2."""
+_DARK = 25
+"""Largest grey value that counts as background, except in the videos below."""
+
+_DARK_IN = {"marple2": 102, "marple7": 12}
+"""A grey region of marple2 is background; the objects of marple7 are nearly black."""
 
 
 def find(folders: Sequence[Path]) -> list[SourceVideo]:
@@ -104,7 +106,7 @@ def foreground(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".ppm":
         return np.asarray(values.reshape(*values.shape[:2], -1).min(axis=2) < _WHITE)
     video = path.parent.parent.name
-    return np.asarray(values > _GREY_BACKGROUND.get(video, _DEFAULT_GREY_BACKGROUND))
+    return np.asarray(values > _DARK_IN.get(video, _DARK))
 
 
 RECIPE = Recipe(
