@@ -115,13 +115,9 @@ def _add(painting: Painting, surface: Surface, t: float) -> None:
         opacity = np.ones_like(u)
     else:
         read = cv2.remap(
-            surface.canvas,
-            u,
-            v,
-            interpolation=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=0,
-        )
+            surface.canvas, u, v,
+            interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0,
+        )  # fmt: skip
         colours, opacity = read[..., :3].astype(np.float32), read[..., 3].astype(np.float32) / 255
     opacity[facing <= 1e-6] = 0  # behind the camera, or above the horizon of a plane
     part = painting.image[region]
@@ -129,8 +125,9 @@ def _add(painting: Painting, surface: Surface, t: float) -> None:
     if not surface.ghost:
         front = opacity > 0.5
         painting.label[region][front] = surface.label
-        flow = np.stack([x_next - x, y_next - y], axis=2)
-        painting.flow[region][front] = flow[front]
+        flow = painting.flow[region]
+        np.copyto(flow[..., 0], x_next - x, where=front)
+        np.copyto(flow[..., 1], y_next - y, where=front)
 
 
 def _region(
@@ -139,7 +136,10 @@ def _region(
     """Rows and columns of the frame that the surface can touch."""
     height, width = size
     if surface.tiled:
-        return slice(0, height), slice(0, width)
+        toward_horizon = np.linalg.inv(outer)[2]
+        ends = np.array([(0, row, 1) for row in range(height)] + [(width, row, 1) for row in range(height)])
+        rows = np.flatnonzero((ends @ toward_horizon).reshape(2, height).max(axis=0) > 0)
+        return (slice(rows[0], rows[-1] + 1), slice(0, width)) if len(rows) else None
     canvas_height, canvas_width = surface.canvas.shape[:2]
     corners = np.array([(0, 0), (canvas_width, 0), (canvas_width, canvas_height), (0, canvas_height)]).T
     plane = inner @ np.vstack([corners, np.ones(4)])
