@@ -133,7 +133,7 @@ def find_layout(root: Path, spec: DatasetSpec, split: str) -> Layout:
 
     Raises:
         DatasetNotFoundError: The data set or the split is not there.
-        DatasetError: Two folders claim to be the data set, or a name in a list file is not a plain name.
+        DatasetError: Two folders claim to be the data set, or a video's name is not a plain one.
     """
     base = find_folder(root, spec)
     if split not in spec.splits:
@@ -142,6 +142,11 @@ def find_layout(root: Path, spec: DatasetSpec, split: str) -> Layout:
     for images, masks, flows in (("Images", "Annotations", "Flows"), ("frame", "mask", "flow")):
         if (base / images / part).is_dir():
             names = tuple(list_sequences(base / images / part))
+            try:
+                for name in names:
+                    check_name(name)
+            except ValueError as error:
+                raise DatasetError(f"{base / images / part}: rename a folder", [str(error)]) from None
             return Layout(base / images / part, base / masks / part, base / flows / part, names)
     if (base / "JPEGImages").is_dir():
         return _davis_layout(base, part)

@@ -79,6 +79,7 @@ def test_check_errors(run, tmp_path):
     assert done.returncode == 2 and "no data set in" in done.stderr
 
 
+@pytest.mark.slow
 def test_benchmark(run, tmp_path):
     figures = tmp_path / "figures.json"
     done = run(

@@ -189,6 +189,12 @@ def test_hostile_name_inside_a_davis16_line(tmp_path):
         scan_davis(tmp_path)
 
 
+def test_hostile_folder_name(tmp_path):
+    write_video(tmp_path / "DAVIS-16", "two\nlines", 3)
+    with pytest.raises(DatasetError, match=r"'two\\nlines' is not a plain sequence name"):
+        scan_davis(tmp_path)
+
+
 @given(st.text(max_size=40))
 def test_names_that_pass_stay_inside_their_folder(name):
     try:
