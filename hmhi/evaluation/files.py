@@ -23,16 +23,23 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm"}
 Tree = dict[str, dict[str, Path]]  # sequence -> stem -> file
 Missing = Literal["error", "zero", "skip"]
 
+HINT_MISSING = (
+    "Score chosen sequences only with --sequences FILE, "
+    "or missing predictions as zero or not at all with --missing zero|skip."
+)
+HINT_SPARSE = "Sets that annotate some frames only have protocols of their own, such as fbms and ytobj."
+HINT_EXTRA = "Leave out predictions without annotation with --extra skip."
+
 
 class EvaluationError(ValueError):
     """A tree cannot be scored as asked; the message lists every reason that was found."""
 
-    def __init__(self, pred: Path, problems: Sequence[str], hint: str = "") -> None:
+    def __init__(self, pred: Path, problems: Sequence[str], hints: Iterable[str] = ()) -> None:
         self.problems = list(problems)
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         where = printable(str(pred))
         lines = [f"{count} in scoring {where}:", *(f"  - {printable(problem)}" for problem in problems)]
-        super().__init__("\n".join([*lines, hint] if hint else lines))
+        super().__init__("\n".join([*lines, *dict.fromkeys(hints)]))
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,13 @@ def pair_trees(
     problems += [
         f"annotations have no sequence {name!r} ({truth})" for name in wanted if name not in annotated
     ]
+    hints: list[str] = []
     unlisted = [name for name in predicted if name not in wanted]
     if sequences is not None or extra == "skip":
         pairs.left_out["of sequences that are not scored"] += sum(len(predicted[name]) for name in unlisted)
     else:
         problems += [f"predictions hold sequence {name!r}, which has no annotations" for name in unlisted]
-    absent = False
+        hints += [HINT_EXTRA] if unlisted else []
 
     for name in wanted:
         stems = annotated.get(name, {})
@@ -105,11 +113,12 @@ def pair_trees(
         surplus = sorted(set(found) - set(stems), key=natural_key)
         if surplus and not protocol.sparse and extra == "error" and stems:
             problems.append(f"{name}: predictions without annotation: {', '.join(surplus)}")
+            hints += [HINT_SPARSE, HINT_EXTRA]
         pairs.left_out["without annotation"] += len(surplus) if stems else 0
 
         lacking = [stem for stem in counted if stem not in found]
         if lacking and missing == "error":
-            absent = True
+            hints.append(HINT_MISSING)
             problems.append(_describe_missing(name, lacking, counted, found))
         elif lacking and missing == "skip":
             pairs.left_out["missing predictions"] += len(lacking)
@@ -123,11 +132,7 @@ def pair_trees(
     if not problems and not pairs.frames:
         problems.append(f"no frame of {pred} has an annotation in {truth}")
     if problems:
-        hint = (
-            "Score chosen sequences only with --sequences FILE, "
-            "or missing predictions as zero or not at all with --missing zero|skip."
-        )
-        raise EvaluationError(pred, problems, hint if absent else "")
+        raise EvaluationError(pred, problems, hints)
     pairs.left_out = +pairs.left_out
     return pairs
 

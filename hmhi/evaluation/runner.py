@@ -8,22 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.files import EvaluationError, Frame, Missing, Pairs, pair_trees, read_levels
+from hmhi.evaluation.files import EvaluationError, Frame, Missing, Pairs, pair_trees
+from hmhi.evaluation.frame import MapScore, MaskScore, Resize, score_map_files, score_mask_files
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
-from hmhi.evaluation.region import Mask, jaccard
-from hmhi.evaluation.saliency import Saliency, score_map
+from hmhi.evaluation.saliency import Saliency
 from hmhi.evaluation.summary import (
     FrameScore,
     Result,
@@ -35,32 +30,8 @@ from hmhi.evaluation.summary import (
     summarise_masks,
 )
 
-Resize = Literal["none", "nearest"]
 Score = TypeVar("Score")
 Scores = dict[str, list[tuple[Frame, Score]]]  # sequence -> its frames in order
-
-
-@dataclass(frozen=True)
-class MaskScore:
-    """J and F of one frame, and what makes its prediction suspicious."""
-
-    j: float
-    f: float
-    inverted_j: float
-    """J of the inverted prediction."""
-    soft: bool = False
-    """Grey levels where a binary mask is due."""
-    lost: bool = False
-    """A few grey levels above 0, none of which passes the threshold."""
-    empty_truth: bool = False
-
-
-@dataclass(frozen=True)
-class MapScore:
-    """Every measure of one frame, and whether its map holds two levels only."""
-
-    saliency: Saliency
-    binary: bool = False
 
 
 def evaluate(
@@ -109,91 +80,6 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def score_mask_files(frame: Frame, protocol: MaskProtocol, resize: Resize) -> MaskScore:
-    """Read one prediction and its annotation, and score J and F.
-
-    Raises:
-        ValueError: A file cannot be read as a mask, or the sizes differ.
-    """
-    truth_levels, _ = _read(frame.truth, "annotation")
-    truth = truth_levels > 0
-    if frame.pred is None:
-        return MaskScore(j=0.0, f=0.0, inverted_j=0.0, empty_truth=not truth.any())
-    levels, is_index = _read(frame.pred, "prediction")
-    levels = _match_size(levels, truth, "bilinear" if protocol.resize == "bilinear" else resize)
-    present, soft = _present_levels(levels), False
-    if is_index or present[-1] <= 1:
-        mask = levels > 0
-    else:
-        soft = bool(((present > 0) & (present < 255)).any())
-        mask = (
-            _stretched(levels) > protocol.threshold
-            if soft and protocol.stretch
-            else levels > protocol.threshold
-        )
-    return MaskScore(
-        j=jaccard(mask, truth),
-        f=f_measure(mask, truth),
-        inverted_j=jaccard(~mask, truth),
-        soft=soft,
-        lost=soft and len(present) <= 4 and not mask.any(),
-        empty_truth=not truth.any(),
-    )
-
-
-def score_map_files(frame: Frame, protocol: MapProtocol, resize: Resize) -> MapScore:
-    """Read one soft map and its annotation, and score every measure.
-
-    Raises:
-        ValueError: A file cannot be read as a map or mask, or the sizes differ.
-    """
-    truth_levels, is_index = _read(frame.truth, "annotation")
-    truth = truth_levels > (0 if is_index or truth_levels.max() <= 1 else 128)
-    if frame.pred is None:
-        nothing = np.zeros(256)
-        return MapScore(Saliency(1.0, 0.0, 0.0, 0.0, 0.0, nothing, nothing, nothing, nothing))
-    levels, is_index = _read(frame.pred, "prediction")
-    if is_index:
-        levels = (levels > 0) * np.uint8(255)
-    levels = _match_size(levels, truth, resize)
-    return MapScore(
-        score_map(levels, truth, stretch=protocol.stretch, definitions=protocol.definitions),
-        binary=len(_present_levels(levels)) <= 2,
-    )
-
-
-def _read(path: Path, what: str) -> tuple[NDArray[np.uint8], bool]:
-    try:
-        return read_levels(path)
-    except ValueError as error:
-        raise ValueError(f"{what} {path}: {error}") from None
-
-
-def _present_levels(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    return np.flatnonzero(cv2.calcHist([levels], [0], None, [256], [0, 256]))
-
-
-def _match_size(levels: NDArray[np.uint8], truth: Mask, resize: str) -> NDArray[np.uint8]:
-    if levels.shape == truth.shape:
-        return levels
-    height, width = truth.shape
-    if resize == "none":
-        raise ValueError(
-            f"prediction is {levels.shape[1]}x{levels.shape[0]} pixels (width x height), "
-            f"annotation {width}x{height}; --resize nearest would fit it"
-        )
-    if resize == "nearest":
-        return np.array(Image.fromarray(levels).resize((width, height), Image.Resampling.NEAREST))
-    resized = cv2.resize(levels, dsize=(width, height), interpolation=cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
-
-
-def _stretched(levels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Min-max stretch to 0-255, cut down to integers; a constant map becomes 0, as in the release's writer."""
-    low, high = int(levels.min()), int(levels.max())
-    return 255 * (levels.astype(np.intp) - low) // max(high - low, 1)
-
-
 def _score_all(
     pred: Path, pairs: Pairs, score_frame: Callable[[Frame], Score], jobs: int, progress: bool
 ) -> Scores[Score]:
@@ -209,15 +95,17 @@ def _score_all(
     tasks = [(name, frame) for name, frames in pairs.frames.items() for frame in frames]
     scores: Scores[Score] = {name: [] for name in pairs.frames}
     problems: list[str] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        outcomes = tqdm(
-            pool.map(attempt, tasks), total=len(tasks), unit="frame", disable=None if progress else True
-        )
-        for (name, frame), outcome in zip(tasks, outcomes, strict=True):
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        outcomes = pool.map(attempt, tasks)
+        bar = tqdm(outcomes, total=len(tasks), unit="frame", disable=None if progress else True)
+        for (name, frame), outcome in zip(tasks, bar, strict=True):
             if isinstance(outcome, str):
                 problems.append(outcome)
             else:
                 scores[name].append((frame, outcome))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt ends now, not after every frame
     if problems:
         raise EvaluationError(pred, problems)
     return scores
@@ -308,6 +196,12 @@ def _mask_notes(scores: Sequence[MaskScore], protocol: MaskProtocol) -> list[str
         notes.append(
             f"{lost} predictions hold a few dark grey levels only and count as empty: palette masks that were "
             "converted to grey look like this; save object ids in a palette PNG, or 255 for foreground"
+        )
+    soft_truth = sum(score.soft_truth for score in scores)
+    if soft_truth:
+        notes.append(
+            f"{soft_truth} of {len(scores)} annotations hold more levels than there are objects: they look "
+            "compressed or interpolated, and every level above 0 counts as object"
         )
     mean, inverted = (float(np.mean([getattr(s, name) for s in scores])) for name in ("j", "inverted_j"))
     if inverted > mean + 0.2:

@@ -132,6 +132,7 @@ def test_extra_predictions_are_an_error_unless_expected(tmp_path):
         evaluate(pred, truth, ALL)
     assert "sequence 'b', which has no annotations" in str(failure.value)
     assert "a: predictions without annotation: 00009" in str(failure.value)
+    assert str(failure.value).count("--extra skip") == 1
     skipped = evaluate(pred, truth, ALL, extra="skip")
     assert skipped.left_out == {"of sequences that are not scored": 4, "without annotation": 1}
     chosen = evaluate(pred, truth, SPARSE, sequences=["a"])
@@ -144,7 +145,11 @@ def test_another_size_is_an_error_that_names_both(tmp_path):
     with pytest.raises(EvaluationError, match=r"a/00001: prediction is 60x40 .* annotation 30x20"):
         evaluate(pred, truth, ALL)
     assert evaluate(pred, truth, ALL, resize="nearest").metrics["J_mean"] == 1
-    assert evaluate(pred, truth, RELEASE).metrics["J_mean"] > 0.9, "the release resizes, bilinearly"
+    resized = evaluate(pred, truth, RELEASE)
+    assert resized.metrics["J_mean"] > 0.9, "the release resizes, bilinearly"
+    assert resized.notes == [], "a resize does not make a mask soft"
+    save_palette(pred / "a" / "00001.png", np.kron(disc(1), np.ones((2, 2), bool)))
+    assert evaluate(pred, truth, RELEASE).metrics == resized.metrics
 
 
 def test_every_bad_image_is_reported_at_once(tmp_path):
@@ -213,6 +218,15 @@ def test_palette_converted_to_grey_is_pointed_out(tmp_path):
         save(path, np.where(disc(int(path.stem)), 38, 0).astype(np.uint8))
     notes = evaluate(pred, truth, ALL).notes
     assert any("palette masks that were converted to grey" in note for note in notes)
+
+
+def test_compressed_annotations_are_pointed_out(tmp_path):
+    pred, truth = make_trees(tmp_path, {"a": 3}, shift=0)
+    for path in list((truth / "a").iterdir()):
+        levels = 255 * disc(int(path.stem)) + np.arange(30) // 3 * ~disc(int(path.stem)) * 4
+        save(path, (levels + np.arange(20)[:, None] % 4).clip(0, 255).astype(np.uint8))
+    notes = evaluate(pred, truth, ALL).notes
+    assert any("3 of 3 annotations hold more levels" in note for note in notes)
 
 
 def test_inverted_predictions_are_pointed_out(tmp_path):

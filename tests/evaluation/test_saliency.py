@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mask_cases import EDGE_NAMES, edge_masks
 from PIL import Image
@@ -128,7 +128,6 @@ def test_stretch_makes_a_faint_map_equal_to_its_stretched_self():
     assert score_map(faint, truth, stretch=False).mae > 0.1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30))
 def test_random_maps(seed, height, width):
     rng = np.random.default_rng(seed)
