@@ -91,8 +91,10 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         raise FileNotFoundError(
             f"{record.parent} holds no {folder}/ folder; run tools/infer.py{option} again"
         )
-    truth = values.get("gt")
-    return InferenceOutput(pred, Path(truth) if truth else None, values.get("dataset"))
+    truth = Path(values["gt"]) if values.get("gt") else None
+    if truth and (pred / truth.name).is_dir() and not any(path.is_dir() for path in truth.glob("*")):
+        truth = truth.parent  # the input was a single sequence
+    return InferenceOutput(pred, truth, values.get("dataset"))
 
 
 def _run(tool: Tool, options: argparse.Namespace) -> None:

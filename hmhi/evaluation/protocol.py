@@ -117,7 +117,7 @@ MASK_PROTOCOLS = {
         MaskProtocol(
             name="fbms",
             rule="annotated frames only, all moving objects merged, mean of frames, then of sequences",
-            source="Ochs et al., TPAMI 2014 (FBMS-59 test set); merged as in MATNet and HFAN",
+            source="Ochs et al., TPAMI 2014 (FBMS-59 test set), objects merged as unsupervised methods do",
             datasets=("fbms",),
             videos=30,
             sparse=True,

@@ -139,6 +139,13 @@ def test_without_arguments_the_newest_output_is_scored(trees, call):
     assert set(scores["sequences"]) == {"clip"}
     assert call("val_vsod").returncode == 0
 
+    record = {"input": "x", "dataset": "synthetic", "gt": str(trees / "gt" / "clip")}  # a single sequence
+    (newest / "infer.json").write_text(json.dumps(record))
+    again = call("val_zvos")
+    assert again.stdout.splitlines()[1:] == [
+        line for line in done.stdout.splitlines()[1:] if "written" not in line
+    ]
+
     (newest / "infer.json").write_text(json.dumps({"input": "x", "dataset": None, "gt": None}))
     done = call("val_zvos")
     assert done.returncode == 2 and "--gt" in done.stderr
