@@ -79,12 +79,6 @@ def parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def barrier() -> None:
-    """Wait for every rank."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def all_reduce(values: list[float], op: Literal["mean", "max"], device: torch.device) -> list[float]:
     """Reduce a few scalars over ranks.
 

@@ -73,6 +73,9 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     if saved is not None:
         source, content = saved
         checkpoint.restore(state, content, source, force=force)
+        state.progress.batch = min(
+            state.progress.batch, len(loader)
+        )  # under force an epoch may be shorter now
         log.info(
             "continuing from %s: epoch %d, step %d", source, state.progress.epoch + 1, state.progress.step
         )
@@ -119,16 +122,15 @@ def build_data(
     return loader, {name: build_val_videos(config.data, name) for name in val_sets}
 
 
-def check_inputs(config: Config) -> None:
-    """Find all that a new run reads, without starting it; raises what `fit` would."""
+def check_inputs(config: Config) -> str:
+    """Find all that a new run reads, without starting it; says what it found, or raises what `fit` would."""
     loader, val_videos = build_data(config)
     for path in (config.train.load_from, config.train.pretrained):
         if path is not None:
             load_state(path)
     counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
-    log.info(
-        "%d batches of %s in an epoch; validation on %s", len(loader), config.data.train, counts or "nothing"
-    )
+    trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
+    return f"{trained}; validation on {counts or 'nothing'}"
 
 
 def find_checkpoint(folder: Path, resume: str | Path | None) -> tuple[Path, dict[str, Any]] | None:
@@ -165,9 +167,8 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
     cfg = config.train
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(
-            True, warn_only=True
-        )  # bicubic upsampling has no such kernel on CUDA
+        # A warning only: the decoder's bicubic upsampling has no deterministic kernel on CUDA.
+        torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(cfg.seed)
     model = build_model(config.model)
     if fresh and cfg.load_from is not None:

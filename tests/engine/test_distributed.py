@@ -4,13 +4,13 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_train import assert_same_run, signal_at_step, spoil
-from tiny import run_ranks, tiny_config
+from tiny import assert_same_run, run_ranks, signal_at_step, spoil, tiny_config
 
 from hmhi.engine import distributed
 from hmhi.engine.distributed import process_group
@@ -37,7 +37,6 @@ def use_helpers(folder: Path) -> None:
             distributed.all_reduce([1.0 + ranks.rank, 5.0], "mean", ranks.device),
             distributed.all_reduce([float(ranks.rank), 0.0], "max", ranks.device),
         ]
-        distributed.barrier()
     (folder / str(rank())).write_text(repr(found))
 
 
@@ -56,7 +55,6 @@ def test_helpers_in_one_process(monkeypatch: pytest.MonkeyPatch):
         assert distributed.all_reduce([2.0], "mean", CPU) == [2.0]
         model = torch.nn.Linear(1, 1)
         assert distributed.parallel(model, ranks) is model
-        distributed.barrier()
 
 
 def test_two_ranks_train_as_one_process_with_twice_the_batch(tmp_path: Path):
@@ -97,6 +95,21 @@ def test_all_ranks_skip_what_is_bad_on_one_and_only_rank_0_writes(tmp_path: Path
     text = (tmp_path / "train.log").read_text()
     assert "step 0 skipped on all ranks, not finite: rank 1: loss inf" in text
     assert "rank 0: loss" not in text  # its gradient is bad too, but only through rank 1
+
+
+def wait_for_a_hung_rank() -> None:
+    with process_group(timeout=timedelta(seconds=3)) as ranks:
+        if ranks.rank == 1:
+            time.sleep(60)
+        distributed.gather(ranks.rank)
+
+
+@pytest.mark.slow
+def test_a_hung_rank_is_not_waited_for_for_ever():
+    before = time.monotonic()
+    with pytest.raises(AssertionError, match="1 of 2 ranks hung"):  # rank 0 gave up, rank 1 is still asleep
+        run_ranks(wait_for_a_hung_rank, timeout=12)
+    assert time.monotonic() - before < 40
 
 
 def train_until_rank_1_is_told_to_stop(folder: Path, overrides: tuple[str, ...]) -> None:

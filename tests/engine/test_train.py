@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import fingerprint, tiny_config
+from tiny import assert_same_run, fingerprint, records, signal_at_step, spoil, tiny_config
 
 import hmhi.engine.train as engine
 from hmhi.config import ConfigError, load_config
@@ -18,6 +18,8 @@ from hmhi.engine.distributed import Ranks
 from hmhi.engine.run import build_run
 from hmhi.engine.train import TrainingError, fit, train_step
 from hmhi.models.weights import load_model, load_state
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -27,23 +29,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def signal_at_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal in the middle of its `step`-th call of train_step, once."""
-    calls = []
-
-    def counted(*args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == step:
-            os.kill(os.getpid(), number)
-        return train_step(*args)
-
-    monkeypatch.setattr(engine, "train_step", counted)
 
 
 def test_run_folder_tells_the_whole_story(tmp_path: Path):
@@ -72,13 +57,13 @@ def test_run_folder_tells_the_whole_story(tmp_path: Path):
     )
 
 
-def test_training_learns(tmp_path: Path):
-    config = tiny_config(
-        tmp_path, "train.epochs=10", "data.synthetic.videos=4", "data.augment.photometric=false"
-    )
-    assert fit(config) == 0
-    losses = [r["train/loss"] for r in records(tmp_path)]
-    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+def test_training_learns_a_batch_by_heart(tmp_path: Path):
+    config = tiny_config(tmp_path, "model.dropout=0", "model.drop_path=0", "train.lr=2e-3")
+    run = build_run(config, ALONE, tmp_path, resume=None, force=False)
+    batch = next(iter(run.loader))
+    losses = [train_step(run, [batch])[0] for _ in range(25)]
+    assert losses[0] is not None and losses[-1] is not None
+    assert losses[-1][0] < 0.5 * losses[0][0]
 
 
 def stop_and_resume(folder: Path, stop_at: int, *overrides: str) -> None:
@@ -88,14 +73,6 @@ def stop_and_resume(folder: Path, stop_at: int, *overrides: str) -> None:
         assert fit(tiny_config(folder, *overrides)) == signal.SIGTERM
     assert load_state(folder / "ckpt" / "last.pt")["training"]["progress"]["step"] == stop_at
     assert fit(tiny_config(folder, *overrides), resume="auto") == 0
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert fingerprint(one / "ckpt" / "last.pt") == fingerprint(other / "ckpt" / "last.pt")
-    losses = [
-        [(r["step"], r["train/loss"]) for r in records(run) if "train/loss" in r] for run in (one, other)
-    ]
-    assert losses[0] == losses[1]
 
 
 @pytest.fixture(scope="module")
@@ -207,22 +184,10 @@ def test_load_from_starts_with_the_weights_of_another_run(tmp_path: Path):
     assert fit(tiny_config(tmp_path / "first", "train.epochs=1", "train.val_every=1")) == 0
     best = tmp_path / "first" / "ckpt" / "best.pt"
     config = tiny_config(tmp_path / "second", f"train.load_from={best}")
-    run = build_run(config, Ranks(0, 1, torch.device("cpu")), tmp_path, resume=None, force=False)
+    run = build_run(config, ALONE, tmp_path, resume=None, force=False)
     weights = load_state(best)["model"]
     assert all(torch.equal(value, weights[key]) for key, value in run.state.model.state_dict().items())
     assert run.state.progress.step == 0
-
-
-def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-    """Make the loss of some optimiser steps infinite."""
-    calls, loss = [], engine.segmentation_loss
-
-    def spoiled(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        calls.append(1)
-        terms = loss(*args, **kwargs)
-        return {**terms, "loss": terms["loss"] * torch.inf} if len(calls) in steps else terms
-
-    monkeypatch.setattr(engine, "segmentation_loss", spoiled)
 
 
 def test_bad_step_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any):
@@ -257,10 +222,11 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(tmp_path: Path, precision: str):
-    assert (
-        fit(tiny_config(tmp_path, "train.epochs=1", f"train.precision={precision}", "train.grad_clip=1")) == 0
-    )
-    assert all(torch.isfinite(torch.tensor(r["train/loss"])) for r in records(tmp_path))
+    """With fp16 the first steps may find a loss scale that fits; they are neither recorded nor bad."""
+    options = ("train.epochs=1", "data.synthetic.videos=16", "train.grad_clip=1")
+    assert fit(tiny_config(tmp_path, *options, f"train.precision={precision}")) == 0
+    losses = [r["train/loss"] for r in records(tmp_path)]
+    assert len(losses) >= 1 and all(0 < loss < 50 for loss in losses)
 
 
 def test_memory_needs_clips(tmp_path: Path):

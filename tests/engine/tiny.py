@@ -1,16 +1,21 @@
 """A run that is small enough for a test: the real model, data and engine at 64 x 64."""
 
 import hashlib
+import json
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+import hmhi.engine.train as engine
 from hmhi.config import Config, config_from_dict
+from hmhi.engine.train import train_step
 from hmhi.models.weights import load_state
 
 TINY: dict[str, Any] = {
@@ -61,6 +66,45 @@ def _update(digest: Any, value: Any) -> None:
             _update(digest, item)
     else:
         digest.update(repr(value).encode())
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What a run has written to metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Two runs have the same last checkpoint and wrote the same losses."""
+    assert fingerprint(one / "ckpt" / "last.pt") == fingerprint(other / "ckpt" / "last.pt")
+    losses = [
+        [(r["step"], r["train/loss"]) for r in records(run) if "train/loss" in r] for run in (one, other)
+    ]
+    assert losses[0] == losses[1]
+
+
+def signal_at_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in the middle of its `step`-th call of train_step, once."""
+    calls = []
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), number)
+        return train_step(*args)
+
+    monkeypatch.setattr(engine, "train_step", counted)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the loss of some optimiser steps infinite."""
+    calls, loss = [], engine.segmentation_loss
+
+    def spoiled(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        terms = loss(*args, **kwargs)
+        return {**terms, "loss": terms["loss"] * torch.inf} if len(calls) in steps else terms
+
+    monkeypatch.setattr(engine, "segmentation_loss", spoiled)
 
 
 def run_ranks(target: Callable[..., None], *args: Any, world_size: int = 2, timeout: float = 90) -> list[int]:
