@@ -26,7 +26,7 @@ class Protocol:
     source: str
     """Who scores like this."""
     datasets: tuple[str, ...] = ()
-    """Data sets that use it where no protocol is named."""
+    """Data sets that use it where no protocol is named, by the names of `hmhi.data.catalog` and others."""
     videos: int | None = None
     """Sequences of the full benchmark; another number is reported as a subset."""
     drop_ends: bool = False
@@ -102,7 +102,7 @@ MASK_PROTOCOLS = {
             name="all-frames",
             rule="every annotated frame, mean of frames, then of sequences",
             source="Isomer, and unsupervised DAVIS 2017 (Caelles et al., 2019)",
-            datasets=("synthetic",),
+            datasets=("synthetic", "sample"),
         ),
         _release_masks(
             "release",
@@ -143,7 +143,7 @@ MASK_PROTOCOLS = {
             name="long-videos",
             rule="annotated frames only, mean of frames, then of the three sequences",
             source="Liang et al., NeurIPS 2020 (Long-Videos)",
-            datasets=("long-videos",),
+            datasets=("long-videos", "longvideos"),
             videos=3,
             sparse=True,
         ),
@@ -151,12 +151,12 @@ MASK_PROTOCOLS = {
 }
 
 
-def _toolbox(name: str, videos: int, *, sparse: bool) -> MapProtocol:
+def _toolbox(name: str, videos: int, *datasets: str, sparse: bool = True) -> MapProtocol:
     return MapProtocol(
         name=name,
         rule="first and last annotated frame left out, curves averaged over frames and videos, then maxima",
         source=VSOD_TOOLBOX,
-        datasets=(name,),
+        datasets=(name, *datasets),
         videos=videos,
         drop_ends=True,
         sparse=sparse,
@@ -170,15 +170,16 @@ MAP_PROTOCOLS = {
             name="vsod",
             rule="any data set by the toolbox's rules: ends left out, curves of videos averaged, then maxima",
             source=VSOD_TOOLBOX,
+            datasets=("davsod_validation",),
             drop_ends=True,
             sparse=True,
         ),
-        _toolbox("davsod-easy", 35, sparse=False),
-        _toolbox("davsod-normal", 25, sparse=False),
-        _toolbox("davsod-difficult", 20, sparse=False),
+        _toolbox("davsod-easy", 35, "davsod"),
+        _toolbox("davsod-normal", 25, "davsod_normal"),
+        _toolbox("davsod-difficult", 20, "davsod_difficult"),
         _toolbox("davis16", 20, sparse=False),
-        _toolbox("visal", 17, sparse=True),
-        _toolbox("fbms", 30, sparse=True),
+        _toolbox("visal", 17),
+        _toolbox("fbms", 30),
         MapProtocol(
             name="release",
             rule="as vsod, with the release's definitions of E and S",
@@ -200,7 +201,7 @@ MAP_PROTOCOLS = {
             name="vsod-all-frames",
             rule="as vsod, with every annotated frame",
             source="PySODMetrics applied to each video",
-            datasets=("synthetic",),
+            datasets=("synthetic", "sample"),
             sparse=True,
         ),
         MapProtocol(

@@ -6,6 +6,7 @@ from mask_cases import EDGE_PAIRS, edge_masks, mask_pairs
 
 from hmhi.benchmarks import reference_metrics
 from hmhi.evaluation.boundary import contour, f_measure
+from hmhi.evaluation.region import jaccard
 
 
 def test_contour_by_hand():
@@ -71,6 +72,7 @@ def test_matches_vos_benchmark(pair):
     evaluator.feed_frame(pred.astype(np.uint8), truth.astype(np.uint8))
     if pred.any() or truth.any():  # it knows no object in two empty masks
         assert f_measure(pred, truth) == pytest.approx(evaluator.boundary_f[1][0], abs=1e-12)
+        assert jaccard(pred, truth) == pytest.approx(evaluator.object_iou[1][0], abs=1e-12)
 
 
 def test_refuses_masks_of_two_sizes():

@@ -1,5 +1,6 @@
 import pytest
 
+from hmhi.data.catalog import DATASETS
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, find_protocol
 
 
@@ -10,6 +11,16 @@ def test_tables_are_whole(table):
         assert protocol.rule and protocol.source
     datasets = [dataset for protocol in table.values() for dataset in protocol.datasets]
     assert len(datasets) == len(set(datasets)), "a data set must choose one protocol"
+
+
+def test_every_data_set_of_the_catalog_chooses_a_protocol():
+    videos = [name for name, spec in DATASETS.items() if "val" in spec.splits and not spec.still]
+    assert len(videos) >= 8
+    for name in videos:
+        if not name.startswith(("davsod", "visal")):
+            find_protocol(MASK_PROTOCOLS, None, name, default="")
+        if name not in ("ytobj", "longvideos"):
+            find_protocol(MAP_PROTOCOLS, None, name, default="")
 
 
 def test_choice():
