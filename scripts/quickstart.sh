@@ -15,9 +15,12 @@ output=outputs/quickstart
 started=$SECONDS
 
 step() { printf '\n[%d s] %s\n' "$((SECONDS - started))" "$1"; }
-trap 'status=$?; if [[ $status -ne 0 ]]; then
-    echo "quickstart stopped; mend what the message above names and run it again, finished steps are kept" >&2
-fi' EXIT
+explain_failure() {
+    if [[ $? -ne 0 ]]; then
+        echo "quickstart stopped; mend what the message above names and run it again, finished steps are kept" >&2
+    fi
+}
+trap explain_failure EXIT
 
 step "1/6 making synthetic videos in $data"
 "$python" tools/make_synthetic.py --output "$data" --split train --videos 400 --frames 3 --size 128 160

@@ -1,6 +1,6 @@
-"""Draw one picture of results: image, flow, truth, prediction, overlay; a row for each sequence.
+r"""Draw one picture of results: image, flow, truth, prediction, overlay; a row for each sequence.
 
-python tools/draw_strip.py --images data/Sample/Images/val --flows data/Sample/Flows/val \\
+python tools/draw_strip.py --images data/Sample/Images/val --flows data/Sample/Flows/val \
     --gt data/Sample/Annotations/val --pred outputs/quickstart/masks --output outputs/quickstart/strip.png
 """
 

@@ -1,17 +1,13 @@
 """The release's weights, inputs and outputs, as `make_inputs.py` and the stored arrays define them."""
 
 import json
-import sys
 from pathlib import Path
 
+import make_inputs
 import numpy as np
 import torch
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER))
-
-import make_inputs  # noqa: E402
-
 MODELS = {
     "full": "mit_b1_full",
     "baseline": "mit_b1_baseline",
