@@ -7,7 +7,8 @@
 #   LOAD_FROM   checkpoint to start from (the newest best.pt of the pre-training runs, runs/pretrain*/)
 set -euo pipefail
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 config="$root/configs/finetune_davis16.yaml"
 if [[ $# -gt 0 && "$1" != *=* && "$1" != -* ]]; then
     config="$1"

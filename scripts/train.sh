@@ -11,7 +11,8 @@
 #   PYTHON                   interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 config="$root/configs/pretrain_ytvos.yaml"
 if [[ $# -gt 0 && "$1" != *=* && "$1" != -* ]]; then
     config="$1"
@@ -21,14 +22,7 @@ if [[ $# -gt 0 && "$1" != *=* && "$1" != -* ]]; then
     fi
 fi
 cd "$root"
-
-if [[ -n "${PYTHON:-}" ]]; then
-    python="$PYTHON"
-elif [[ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && -x .venv/bin/python ]]; then
-    python=.venv/bin/python
-else
-    python=python3
-fi
+python="$(find_python)"
 
 nproc="${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')}"
 nnodes="${NNODES:-1}"

@@ -32,7 +32,7 @@ def main() -> int:
         config = load_config(args.config, args.overrides)
         config.train.load_from = args.load_from or config.train.load_from
         if args.check:
-            print(check_inputs(config))
+            print(check_inputs(config, args.resume))
             return 0
         signal = fit(config, resume=args.resume, force=args.force)
         return 128 + signal if signal else 0

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hmhi.config import Config, ConfigError, save_config
+from hmhi.config import Config, ConfigError, TrainConfig, save_config
 from hmhi.data.dataset import ValVideo
 from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
 from hmhi.engine import checkpoint, distributed
@@ -67,6 +67,8 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
 
     # b) model, optimiser and the state to continue from
     saved = find_checkpoint(folder / "ckpt", resume)
+    if saved is None:
+        check_weights(cfg)
     state = build_state(config, ranks, fresh=saved is None)
     parallel = distributed.parallel(state.model, ranks)
     torch.manual_seed(cfg.seed + 1 + ranks.rank)  # dropout differs between ranks
@@ -122,15 +124,26 @@ def build_data(
     return loader, {name: build_val_videos(config.data, name) for name in val_sets}
 
 
-def check_inputs(config: Config) -> str:
-    """Find all that a new run reads, without starting it; says what it found, or raises what `fit` would."""
+def check_inputs(config: Config, resume: str | Path | None = None) -> str:
+    """Find all that a run reads, without starting it; says what it found, or raises what `fit` would."""
     loader, val_videos = build_data(config)
-    for path in (config.train.load_from, config.train.pretrained):
-        if path is not None:
-            load_state(path)
+    if find_checkpoint(Path(config.train.output) / "ckpt", resume) is None:
+        check_weights(config.train)
     counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
     trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
     return f"{trained}; validation on {counts or 'nothing'}"
+
+
+def check_weights(config: TrainConfig) -> None:
+    """Raise FileNotFoundError where the weights that a new run starts from are missing."""
+    if config.load_from is not None:
+        if not Path(config.load_from).is_file():
+            raise FileNotFoundError(f"train.load_from: checkpoint {config.load_from} not found")
+    elif config.pretrained is not None and not Path(config.pretrained).is_file():
+        raise FileNotFoundError(
+            f"train.pretrained: {config.pretrained} not found; docs/TRAINING.md says which file belongs there, and "
+            f"train.pretrained=null starts from random weights"
+        )
 
 
 def find_checkpoint(folder: Path, resume: str | Path | None) -> tuple[Path, dict[str, Any]] | None:

@@ -97,7 +97,8 @@ def test_train_then_continue(repository: Path, config: Path, tmp_path: Path, env
         (["data.train=[davis61]"], ["davis61", "davis16"]),
         (["data.clip_frames=1"], ["data.clip_frames"]),
         (["train.lrr=1"], ["lrr", "'lr'"]),
-        (["--load-from", "absent.pt"], ["absent.pt"]),
+        (["--load-from", "absent.pt"], ["train.load_from", "absent.pt"]),
+        (["train.pretrained=absent.pth"], ["train.pretrained", "absent.pth", "docs/TRAINING.md"]),
         (["--resume", "absent.pt"], ["absent.pt"]),
     ],
 )
@@ -140,7 +141,7 @@ def test_shell_scripts_are_sound(repository: Path):
     for script in scripts:
         assert run(["bash", "-n", script], dict(os.environ)).returncode == 0
     if shutil.which("shellcheck"):
-        done = run(["shellcheck", *scripts], dict(os.environ))
+        done = run(["shellcheck", "-x", *scripts], dict(os.environ), cwd=repository)
         assert done.returncode == 0, done.stdout
 
 
