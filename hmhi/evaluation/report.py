@@ -147,7 +147,8 @@ def write_json(results: Mapping[str, Result], path: Path) -> None:
     """Write one result as `result_to_dict` gives it, or several under ``{"methods": {name: result}}``."""
     values = {name: result_to_dict(result) for name, result in results.items()}
     whole = next(iter(values.values())) if len(values) == 1 else {"methods": values}
-    _write(path, json.dumps(whole, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def write_csv(results: Mapping[str, Result], path: Path) -> None:
@@ -174,8 +175,3 @@ def _rows(result: Result) -> Iterator[tuple[tuple[str, str, str], Mapping[str, f
     for name, sequence in result.sequences.items():
         for stem, frame in sequence.frames.items():
             yield ("frame", name, stem), frame.metrics
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
