@@ -12,12 +12,22 @@ from hmhi.config import ConfigError, load_config
 from hmhi.version import __version__
 
 if TYPE_CHECKING:
+    from hmhi.engine.infer import VideoSegmenter
     from hmhi.models.build import build_model
     from hmhi.models.weights import CheckpointError, load_model
 
-__all__ = ["CheckpointError", "ConfigError", "__version__", "build_model", "load_config", "load_model"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "VideoSegmenter",
+    "__version__",
+    "build_model",
+    "load_config",
+    "load_model",
+]
 
 _LAZY = {
+    "VideoSegmenter": "hmhi.engine.infer",
     "build_model": "hmhi.models.build",
     "load_model": "hmhi.models.weights",
     "CheckpointError": "hmhi.models.weights",

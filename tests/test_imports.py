@@ -1,4 +1,4 @@
-"""Imports go only downward (docs/ARCHITECTURE.md), and evaluation runs without torch."""
+"""Imports go only downward, and evaluation runs without torch."""
 
 import ast
 import subprocess
