@@ -72,8 +72,10 @@ def plan(root: Path, output: Path, settings: FlowSettings) -> list[FlowTask]:
 
     Raises:
         FileNotFoundError: No frames there.
-        ValueError: Two frames of a folder share a stem.
+        ValueError: Two frames of a folder share a stem, or the maps would lie among the frames.
     """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"output {output} lies in the input {root}, where its maps would pass for frames")
     folders: dict[Path, list[Path]] = {}
     for path in sorted(root.rglob("*")) if root.is_dir() else []:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):

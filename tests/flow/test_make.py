@@ -117,6 +117,8 @@ def test_other_settings_do_not_mix_in_one_folder(tmp_path):
 def test_problems_name_the_file(frames, tmp_path):
     with pytest.raises(FileNotFoundError, match="no frames"):
         plan(tmp_path / "nowhere", tmp_path / "out", settings())
+    with pytest.raises(ValueError, match="would pass for frames"):
+        plan(frames, frames / "flow", settings())
     Image.new("RGB", (9, 12)).save(frames / "a" / "00001.png")
     with pytest.raises(ValueError, match=r"00000\.png is 16 x 12 but 00001\.png is 9 x 12"):
         run(frames, tmp_path / "out", settings())
