@@ -47,16 +47,8 @@ class Run:
     logger: RunLogger
     stop: StopSignal
     bar: tqdm
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps, the last of which may have fewer than ``train.accumulate`` batches."""
-        return math.ceil(len(self.loader) / self.state.config.train.accumulate)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.steps_per_epoch * self.state.config.train.epochs
+    total_steps: int
+    """Optimiser steps of all epochs."""
 
 
 def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path | None, force: bool) -> Run:
@@ -93,16 +85,21 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
         (folder / "environment.json").write_text(
             json.dumps(state.environment, indent=2) + "\n", encoding="utf-8"
         )
+    # The last step of an epoch may have fewer than cfg.accumulate batches.
+    steps = math.ceil(len(loader) / cfg.accumulate)
+    bar = tqdm(
+        total=steps * cfg.epochs, initial=state.progress.step, unit="step",
+        disable=not (ranks.is_main and sys.stderr.isatty()),
+    )  # fmt: skip
     run = Run(
         state=state, parallel=parallel, loader=loader, val_videos=val_videos, folder=folder, stop=StopSignal(),
         logger=RunLogger(folder, active=ranks.is_main, step=state.progress.step),
-        bar=tqdm(initial=state.progress.step, unit="step", disable=not (ranks.is_main and sys.stderr.isatty())),
+        bar=bar, total_steps=steps * cfg.epochs,
     )  # fmt: skip
-    run.bar.total = run.total_steps
     clips = cfg.batch_size * ranks.world_size * cfg.accumulate
     log.info(
         "%s on %d x %s: %d steps of %d clips in each of %d epochs, %.1f M parameters, run folder %s",
-        config.model.backbone, ranks.world_size, ranks.device.type, run.steps_per_epoch, clips, cfg.epochs,
+        config.model.backbone, ranks.world_size, ranks.device.type, steps, clips, cfg.epochs,
         sum(p.numel() for p in state.model.parameters()) / 1e6, folder,
     )  # fmt: skip
     return run
