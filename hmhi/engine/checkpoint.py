@@ -29,11 +29,9 @@ from hmhi.engine import distributed
 from hmhi.engine.distributed import Ranks
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.key_maps import CheckpointError
-from hmhi.models.weights import load_exactly, load_state
+from hmhi.models.weights import FORMAT, load_exactly, load_state
 
 log = logging.getLogger(__name__)
-
-FORMAT = "hmhi-1"
 
 FREE_KEYS = {
     "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
