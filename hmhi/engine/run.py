@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,8 +26,6 @@ from hmhi.engine.distributed import Ranks
 from hmhi.engine.interrupt import StopSignal
 from hmhi.engine.logs import RunLogger, environment
 from hmhi.engine.optim import build_optimizer
-from hmhi.models.backbones.mit import MixTransformer
-from hmhi.models.backbones.timm_backbone import TimmBackbone
 from hmhi.models.build import build_model
 from hmhi.models.weights import load_backbone, load_exactly, load_model, load_state
 
@@ -185,7 +183,7 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         load_exactly(model, load_model(cfg.load_from).state_dict(), cfg.load_from)
         log.info("weights from %s", cfg.load_from)
     elif fresh and cfg.pretrained is not None:
-        load_backbone(cast(MixTransformer | TimmBackbone, model.encoder.backbone), cfg.pretrained)
+        load_backbone(model.encoder.backbone, cfg.pretrained)
         log.info("backbone weights from %s", cfg.pretrained)
     model.to(ranks.device)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))

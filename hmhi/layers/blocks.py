@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+OPEN_GATE = 4.0  # sigmoid(4) = 0.98
+
 
 class ConvReLU(nn.Sequential):
     """Convolution with bias, then ReLU; "same" padding for odd kernels at stride 1."""
@@ -36,8 +38,14 @@ class CBAM(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.channel = nn.Sequential(ConvReLU(channels, channels), nn.Conv2d(channels, channels, 1))
-        self.spatial = nn.Sequential(ConvReLU(2, 16, 3), nn.Conv2d(16, 1, 3, padding=1))
+        channel_gate, spatial_gate = nn.Conv2d(channels, channels, 1), nn.Conv2d(16, 1, 3, padding=1)
+        self.channel = nn.Sequential(ConvReLU(channels, channels), channel_gate)
+        self.spatial = nn.Sequential(ConvReLU(2, 16, 3), spatial_gate)
+        # Start as a plain convolution that keeps the variance: two half-open gates at each of four levels would
+        # fade the coarse features by 256 before training begins.
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")
+        for layer, bias in ((self.conv, 0.0), (channel_gate, OPEN_GATE / 2), (spatial_gate, OPEN_GATE)):
+            nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels and then the cells of x, (B, C, h, w) -> (B, C, h, w)."""
@@ -84,6 +92,21 @@ class ConvNeXtBlock(nn.Module):
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))  # (B, h, w, C)
         y = self.fc2(F.gelu(self.fc1(y))) * self.gamma
         return x + y.permute(0, 3, 1, 2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, leaves a sample's residual out at a rate (Huang et al., ECCV 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop whole samples of (B, ...) and scale the others to keep the mean."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = torch.rand((len(x),) + (1,) * (x.dim() - 1), device=x.device) >= self.rate
+        return x * keep / (1.0 - self.rate)
 
 
 class FeedForward(nn.Sequential):

@@ -8,13 +8,14 @@ from hmhi.config import ConfigError, ModelConfig
 from hmhi.memory.bank import BankPolicy
 from hmhi.memory.encoder import MemoryEncoder
 from hmhi.memory.readout import MemoryReadout
+from hmhi.models.backbones.base import Backbone
 from hmhi.models.backbones.mit import DEPTHS, MixTransformer
-from hmhi.models.backbones.timm_backbone import TIMM_NAMES, TimmBackbone
 from hmhi.models.decoder import Decoder
 from hmhi.models.dual_encoder import DualEncoder
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.interaction import PLAM, SGIM
 
+TIMM_NAMES = {"swin_tiny": "swin_tiny_patch4_window7_224"}
 SHALLOW_STAGES = (1, 2)  # read with rotary positions and top-k; the others with sine positions and all keys
 
 
@@ -61,7 +62,7 @@ def build_model(config: ModelConfig) -> HMHINet:
     )
 
 
-def build_backbone(config: ModelConfig) -> MixTransformer | TimmBackbone:
+def build_backbone(config: ModelConfig) -> Backbone:
     """The encoder that `config.backbone` names.
 
     Raises:
@@ -73,8 +74,10 @@ def build_backbone(config: ModelConfig) -> MixTransformer | TimmBackbone:
         adapters = config.flow_adapters and config.inputs != "image"
         return MixTransformer(name, flow_adapters=adapters, drop_path=config.drop_path)
     if name in TIMM_NAMES or name.startswith("timm/"):
+        from hmhi.models.backbones.timm_backbone import TimmBackbone  # timm takes seconds to import
+
         try:
-            return TimmBackbone(name.removeprefix("timm/"), drop_path=config.drop_path)
+            return TimmBackbone(TIMM_NAMES.get(name, name.removeprefix("timm/")), drop_path=config.drop_path)
         except ValueError as error:
             raise ConfigError(f"model.backbone: {error}") from None
     known = ", ".join([*DEPTHS, *TIMM_NAMES])

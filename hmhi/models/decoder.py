@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hmhi.layers.blocks import CBAM, ConvReLU
 
+PRIOR_LOGIT = -2.0  # untrained, every pixel is foreground with probability 0.12, about the share in real data
+
 
 class Decoder(nn.Module):
     """From the coarsest stage up: lateral 1x1, join with the coarser level, 3x3, CBAM.
@@ -28,6 +30,8 @@ class Decoder(nn.Module):
         )
         self.attentions = nn.ModuleList(CBAM(channels) for _ in stage_channels)
         self.predictor = nn.Conv2d(channels, 1, 3, padding=1)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.constant_(self.predictor.bias, PRIOR_LOGIT)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Decode.

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from hmhi.models.backbones.base import Backbone
+
 Inputs = Literal["image+flow", "image", "flow"]
-
-
-class Backbone(Protocol):
-    """What an encoder needs of a backbone: four stages, and which part of the batch is flow."""
-
-    channels: tuple[int, ...]
-
-    def __call__(self, x: Tensor, flow_from: int) -> list[Tensor]:
-        """Stages 1-4 of x (B, 3, H, W); rows from `flow_from` on are flow maps."""
 
 
 class DualEncoder(nn.Module):
     """Encodes image and flow in one batch with shared weights and adds them stage by stage.
 
     Args:
-        backbone: Four-stage network whose call takes the batch and the row at which flow maps begin.
+        backbone: Four-stage network.
         inputs: Modalities that are read; with one alone nothing is added (paper Table 6).
     """
 
-    def __init__(self, backbone: nn.Module, inputs: Inputs = "image+flow") -> None:
+    def __init__(self, backbone: Backbone, inputs: Inputs = "image+flow") -> None:
         super().__init__()
         self.backbone = backbone
         self.inputs = inputs

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hmhi.config import Config, config_from_dict
+from hmhi.models.backbones.base import Backbone
 from hmhi.models.backbones.mit import MixTransformer
-from hmhi.models.backbones.timm_backbone import TimmBackbone
 from hmhi.models.build import build_model
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.key_maps import (
@@ -177,7 +177,7 @@ def _model_state(contents: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return contents["model"]
 
 
-def load_backbone(backbone: MixTransformer | TimmBackbone, path: str | Path) -> None:
+def load_backbone(backbone: Backbone, path: str | Path) -> None:
     """Put ImageNet weights into a backbone; flow adapters, which no such file has, keep their initialisation.
 
     Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Microsoft's Swin files

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hmhi.layers.blocks import CBAM, ChannelNorm, ConvNeXtBlock, ConvReLU
+from hmhi.layers.blocks import CBAM, ChannelNorm, ConvNeXtBlock, ConvReLU, DropPath
 
 
 def test_channel_norm_is_a_layer_norm_of_each_cell():
@@ -34,3 +34,20 @@ def test_cbam_only_weakens_its_convolution():
     assert out.shape == x.shape
     assert (out.abs() <= inner.abs()).all()
     assert torch.equal(out.sign(), inner.sign())
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+    torch.manual_seed(0)
+    layer, x = DropPath(0.25), torch.ones(4000, 2, 3)
+    out = layer(x)
+    kept = out[:, 0, 0] > 0
+    assert torch.equal(out[kept], torch.full((int(kept.sum()), 2, 3), 1 / 0.75))
+    assert (out[~kept] == 0).all()
+    assert out.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_cbam_starts_as_its_convolution():
+    block = CBAM(16)
+    x = torch.randn(2, 16, 8, 8)
+    torch.testing.assert_close(block(x), block.conv(x), atol=0.3, rtol=0.2)

@@ -12,8 +12,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
+
+from hmhi.layers.blocks import DropPath
+from hmhi.models.backbones.base import Backbone
 
 DEPTHS = {
     "mit_b0": (2, 2, 2, 2),
@@ -27,7 +29,7 @@ HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)  # side of the cells that one key of a stage's self-attention covers
 
 
-class MixTransformer(nn.Module):
+class MixTransformer(Backbone):
     """Four stages of overlapping patch embedding and attention with reduced keys.
 
     Args:
@@ -132,7 +134,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
         self.attn = ReducedAttention(channels, heads, reduction, flow_adapters=flow_adapters)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
         self.mlp = ConvMLP(channels, 4 * channels)
         self.adapter = Adapter(channels, channels) if flow_adapters else None

@@ -9,17 +9,18 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-TIMM_NAMES = {"swin_tiny": "swin_tiny_patch4_window7_224"}
+from hmhi.models.backbones.base import Backbone
+
 STRIDES = [4, 8, 16, 32]
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(Backbone):
     """Four feature stages of a timm model, without its head and without weights.
 
     Image and flow share every weight; there are no flow adapters.
 
     Args:
-        name: ``swin_tiny``, or a timm model name.
+        name: timm's name of the model.
         drop_path: Stochastic depth of the deepest block.
 
     Raises:
@@ -28,18 +29,17 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, *, drop_path: float = 0.1) -> None:
         super().__init__()
-        timm_name = TIMM_NAMES.get(name, name)
-        if not timm.is_model(timm_name):
-            raise ValueError(f"timm has no model {timm_name!r}; timm.list_models() names them all")
+        if not timm.is_model(name):
+            raise ValueError(f"timm has no model {name!r}; timm.list_models() names them all")
         options: dict[str, Any] = {"drop_path_rate": drop_path}
-        if "swin" in timm_name:
+        if "swin" in name:
             options |= {"strict_img_size": False, "always_partition": True}
-        probe: Any = timm.create_model(timm_name, features_only=True, pretrained=False)
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         strides = probe.feature_info.reduction()
         if not set(STRIDES) <= set(strides):
-            raise ValueError(f"{timm_name} has feature strides {strides}; HMHI-Net needs {STRIDES}")
+            raise ValueError(f"{name} has feature strides {strides}; HMHI-Net needs {STRIDES}")
         net: Any = timm.create_model(
-            timm_name,
+            name,
             features_only=True,
             pretrained=False,
             out_indices=tuple(strides.index(s) for s in STRIDES),
