@@ -134,6 +134,8 @@ class DataConfig:
     """Clips drawn from each video in an epoch."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
+    compensation: Literal["none", "median", "affine", "homography"] = "none"
+    """Camera motion taken out of flow maps before the network reads them (not in the paper)."""
     workers: int = 4
     """Loader processes for each rank."""
     on_bad_sample: Literal["raise", "skip"] = "raise"

@@ -21,7 +21,15 @@ from hmhi.data.index import Frame, Video
 from hmhi.data.media import SHAPE_TOLERANCE, BadFileError, read_flow_rgb, read_mask, read_rgb
 from hmhi.data.sampling import sample_clip
 from hmhi.data.synthetic import render_clip
-from hmhi.data.transforms import Augmentation, draw_augmentations, resize_mask, resize_rgb, to_chw, to_input
+from hmhi.data.transforms import (
+    Augmentation,
+    draw_augmentations,
+    resize_flow,
+    resize_mask,
+    resize_rgb,
+    to_chw,
+    to_input,
+)
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 
@@ -105,22 +113,28 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     def _load(self, video: Video, number: int, draw: Augmentation) -> _Parts:
         frame = video.frames[number]
-        size = self.config.image_size
         image = read_rgb(frame.image)
         flow = _flow_of(video, number, image, self.config.flow)
         mask = _mask_of(frame, image)
         assert mask is not None
-        return _finish(image, flow, mask, draw, size)
+        return _finish(image, flow, mask, draw, self.config)
 
 
 class VideoDataset:
     """Streams one video; at no time more than two decoded frames are held."""
 
-    def __init__(self, video: Video, image_size: Sequence[int], flow: FlowSource = "stored") -> None:
+    def __init__(
+        self,
+        video: Video,
+        image_size: Sequence[int],
+        flow: FlowSource = "stored",
+        compensation: str = "none",
+    ) -> None:
         self.video = video
         self.name = video.name
         self.image_size = image_size
         self.flow = flow
+        self.compensation = compensation
 
     def __len__(self) -> int:
         return len(self.video.frames)
@@ -141,7 +155,7 @@ class VideoDataset:
             yield FrameSample(
                 frame.stem,
                 to_input(image, self.image_size),
-                to_input(flow, self.image_size),
+                to_chw(resize_flow(flow, self.image_size, self.compensation)),
                 mask,
                 (image.shape[0], image.shape[1]),
             )
@@ -168,9 +182,7 @@ class SyntheticClips(Dataset[dict[str, Any]]):
         clip = render_clip(scene, frames, _pair(settings.size), settings.flow, stride)
         draws = draw_augmentations(self.config.augment, frames, rng)
         parts = [
-            _finish(
-                clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], self.config.image_size
-            )
+            _finish(clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], self.config)
             for t in range(frames)
         ]
         return _stack(parts, f"{SYNTHETIC}/{scene}", _stems(frames))
@@ -193,8 +205,9 @@ class SyntheticVideo:
         settings = self.config.synthetic
         clip = render_clip(self._scene, len(self), _pair(settings.size), settings.flow)
         for t, stem in enumerate(_stems(len(self))):
-            image, flow = to_input(clip.images[t], size), to_input(flow_to_rgb(clip.flows[t]), size)
-            yield FrameSample(stem, image, flow, clip.masks[t], _pair(settings.size))
+            flow = resize_flow(flow_to_rgb(clip.flows[t]), size, self.config.compensation)
+            image = to_input(clip.images[t], size)
+            yield FrameSample(stem, image, to_chw(flow), clip.masks[t], _pair(settings.size))
 
 
 class _Parts(NamedTuple):
@@ -204,12 +217,13 @@ class _Parts(NamedTuple):
 
 
 def _finish(
-    image: np.ndarray, flow: np.ndarray, mask: np.ndarray, draw: Augmentation, size: Sequence[int]
+    image: np.ndarray, flow: np.ndarray, mask: np.ndarray, draw: Augmentation, config: DataConfig
 ) -> _Parts:
     """Resize first and change the smaller picture: the same for mirrors, and cheaper for colours."""
+    size = config.image_size
     return _Parts(
         to_chw(draw.image(resize_rgb(image, size))),
-        to_chw(draw.flow(resize_rgb(flow, size))),
+        to_chw(draw.flow(resize_flow(flow, size, config.compensation))),
         torch.from_numpy(np.ascontiguousarray(draw.mask(resize_mask(mask, size))))[None],
     )
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from hmhi.config import AugmentConfig
 from hmhi.flow.codec import mirror_rgb
+from hmhi.flow.compensate import compensate_picture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,6 +43,17 @@ def resize_rgb(rgb: np.ndarray, size: Sequence[int]) -> np.ndarray:
     if rgb.shape[:2] == (height, width):
         return rgb
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_flow(rgb: np.ndarray, size: Sequence[int], compensation: str) -> np.ndarray:
+    """As `resize_rgb`, for a flow picture; then takes the camera's motion out of it.
+
+    Args:
+        rgb: (H, W, 3) uint8, colour wheel.
+        size: Height and width of the result.
+        compensation: Method of `hmhi.flow.compensate.compensate_camera`.
+    """
+    return compensate_picture(resize_rgb(rgb, size), compensation)
 
 
 def to_chw(rgb: np.ndarray) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hmhi.data.transforms import normalize, to_input
+from hmhi.data.transforms import normalize, resize_flow, to_chw, to_input
 from hmhi.engine.precision import autocast
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import FlowEstimator, build_estimator
@@ -63,6 +63,7 @@ class VideoSegmenter:
         self.model, config = load_model_and_config(checkpoint, self.device, overrides)
         self.config = config.infer
         self.image_size = config.infer.image_size or config.data.image_size
+        self.compensation = config.data.compensation
         weights = config.infer.flow_weights
         self.estimator = build_estimator(
             config.infer.flow, str(self.device), None if weights is None else Path(weights)
@@ -95,7 +96,11 @@ class VideoSegmenter:
     def _predict(
         self, frame: np.ndarray, flow: np.ndarray, memory: Memory | None
     ) -> tuple[np.ndarray, Memory]:
-        image, motion = (normalize(to_input(x, self.image_size).to(self.device)[None]) for x in (frame, flow))
+        inputs = (
+            to_input(frame, self.image_size),
+            to_chw(resize_flow(flow, self.image_size, self.compensation)),
+        )
+        image, motion = (normalize(x.to(self.device)[None]) for x in inputs)
         with autocast(self.device, self.config.precision):
             logits, memory = self.model.step(image, motion, memory)
         size = (frame.shape[0], frame.shape[1])

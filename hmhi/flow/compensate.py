@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hmhi.flow.codec import flow_to_rgb, rgb_to_flow
+
 METHODS = ("none", "median", "affine", "homography")
 _POINTS = 4000  # of the grid that a motion model is fitted to
 _TOLERANCE = (
@@ -47,6 +49,11 @@ def compensate_camera(flow: np.ndarray, method: str = "homography") -> np.ndarra
     else:
         model, _ = cv2.findHomography(before, after, method=cv2.RANSAC, ransacReprojThreshold=tolerance)
     return flow if model is None else flow - _model_flow(model, height, width)
+
+
+def compensate_picture(rgb: np.ndarray, method: str) -> np.ndarray:
+    """`compensate_camera` on a flow picture, whose colours are normalised anew; (H, W, 3) uint8 each."""
+    return rgb if method == "none" else flow_to_rgb(compensate_camera(rgb_to_flow(rgb), method))
 
 
 def average_directions(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
