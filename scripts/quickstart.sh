@@ -23,7 +23,7 @@ explain_failure() {
 trap explain_failure EXIT
 
 step "1/6 making synthetic videos in $data"
-"$python" tools/make_synthetic.py --output "$data" --split train --videos 400 --frames 3 --size 128 160
+"$python" tools/make_synthetic.py --output "$data" --split train --videos 400 --frames 3 --size 96 128
 "$python" tools/make_synthetic.py --output "$data" --split val --videos 6 --frames 12 --size 192 256 --seed 90000
 
 step "2/6 pre-training (configs/quickstart_pretrain.yaml)"
@@ -38,7 +38,7 @@ step "4/6 segmenting the validation videos"
 
 step "5/6 scoring, beside two trivial methods"
 "$python" tools/make_baselines.py --flow "$data/Flows/val" --output "$output/baselines"
-"$python" tools/val_zvos.py --gt "$data/Annotations/val" --json "$output/scores.json" \
+"$python" tools/val_zvos.py --protocol all-frames --gt "$data/Annotations/val" --json "$output/scores.json" \
     --pred "hmhi-net=$output/masks" \
     --pred "all-foreground=$output/baselines/all-foreground" --pred "flow-magnitude=$output/baselines/flow"
 
