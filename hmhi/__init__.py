@@ -13,6 +13,7 @@ from hmhi.version import __version__
 
 if TYPE_CHECKING:
     from hmhi.engine.infer import VideoSegmenter
+    from hmhi.evaluation.runner import evaluate
     from hmhi.models.build import build_model
     from hmhi.models.weights import CheckpointError, load_model
 
@@ -22,6 +23,7 @@ __all__ = [
     "VideoSegmenter",
     "__version__",
     "build_model",
+    "evaluate",
     "load_config",
     "load_model",
 ]
@@ -29,6 +31,7 @@ __all__ = [
 _LAZY = {
     "VideoSegmenter": "hmhi.engine.infer",
     "build_model": "hmhi.models.build",
+    "evaluate": "hmhi.evaluation.runner",
     "load_model": "hmhi.models.weights",
     "CheckpointError": "hmhi.models.weights",
 }
