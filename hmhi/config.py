@@ -232,6 +232,10 @@ class TrainConfig:
             raise ConfigError(f"train.lr must be positive, got {self.lr}")
         if self.min_lr > self.lr:
             raise ConfigError(f"train.min_lr ({self.min_lr}) is above train.lr ({self.lr})")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ConfigError(
+                f"train.grad_clip must be positive, or null to leave gradients; got {self.grad_clip}"
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError(f"train.ema must lie between 0 and 1, or be null; got {self.ema}")
 

@@ -160,3 +160,34 @@ def test_real_video_with_stored_flow(checkpoint, shared_data):
     results = list(VideoSegmenter(checkpoint).stream(map(read_rgb, images), map(read_flow_rgb, flows)))
     assert len(results) == 3
     assert results[0].mask.shape == (480, 854)
+
+
+@pytest.mark.parametrize("compensation", ["none", "homography"])
+def test_inference_reads_what_validation_reads(tmp_path, compensation):
+    """The same pictures reach the network through `VideoSegmenter` and through the data sets of training."""
+    from hmhi.config import load_config
+    from hmhi.data.loader import build_val_videos
+    from hmhi.data.synthetic import write_dataset
+    from hmhi.engine.video_io import find_videos
+
+    folder = write_dataset(tmp_path, "Sample", "val", 1, 3, (64, 96), seed=5)
+    overrides = [f"data.compensation={compensation}"]
+    segmenter = VideoSegmenter(save_small_checkpoint(tmp_path / "best.pt", overrides))
+    config = load_config(None, [f"data.root={tmp_path}", "data.image_size=[64,64]", *overrides])
+    (validation,) = build_val_videos(config.data, "sample")
+    (source,) = find_videos(folder / "Images" / "val", folder / "Flows" / "val")
+
+    seen = []
+    step = segmenter.model.step
+
+    def watched(image, flow, memory):
+        seen.append((image, flow))
+        return step(image, flow, memory)
+
+    segmenter.model.step = watched
+    list(segmenter.stream(source.read_frames(), source.read_flows()))
+    from hmhi.data.transforms import normalize
+
+    for (image, flow), sample in zip(seen, validation, strict=True):
+        assert torch.equal(image[0], normalize(sample.image))
+        assert torch.equal(flow[0], normalize(sample.flow))

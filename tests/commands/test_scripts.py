@@ -1,0 +1,106 @@
+"""The shell scripts and small tools as users type them."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def run(*command, cwd=None, ok=True, **environment):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+    )  # fmt: skip
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done
+
+
+def test_scripts_parse(repository):
+    scripts = [*(repository / "scripts").glob("*.sh"), repository / ".ci" / "run"]
+    assert len(scripts) >= 6
+    for script in scripts:
+        run("bash", "-n", script)
+    if shutil.which("shellcheck"):
+        run("shellcheck", "-x", *scripts, cwd=repository)
+
+
+def test_requirements_check(repository, tmp_path):
+    check = repository / "scripts" / "check_requirements.py"
+    run(sys.executable, check, "requirements.txt")
+    (tmp_path / "wanted.txt").write_text("numpy>=99\nno-such-package\n# a comment\npillow\n")
+    done = run(sys.executable, check, tmp_path / "wanted.txt", ok=False)
+    assert len(done.stderr.splitlines()) == 2
+    assert "numpy>=99 (found " in done.stderr
+    assert "no-such-package (found None)" in done.stderr
+
+
+def test_infer_without_arguments_says_what_is_missing(repository):
+    if (repository / "data" / "DAVIS-16").exists():
+        pytest.skip("DAVIS-16 is here, so nothing is missing")
+    done = run("bash", repository / "scripts" / "infer.sh", ok=False)
+    assert done.returncode == 2
+    assert "docs/DATA.md" in done.stderr
+
+
+def test_sample_set_baselines_and_strip(repository, tmp_path):
+    tools, sample = repository / "tools", tmp_path / "Sample"
+    make = [sys.executable, tools / "make_synthetic.py", "--output", sample, "--split", "val", "--videos", 2]
+    run(*make, "--frames", 3, "--size", 64, 96)
+    files = sorted(path for path in sample.rglob("*") if path.is_file())
+    assert len(files) == 2 * 3 * 3
+    stamps = [path.stat().st_mtime_ns for path in files]
+    run(*make, "--frames", 3, "--size", 64, 96)
+    assert stamps == [path.stat().st_mtime_ns for path in files], "a second run keeps what is done"
+
+    output = tmp_path / "baselines"
+    run(sys.executable, tools / "make_baselines.py", "--flow", sample / "Flows" / "val", "--output", output)
+    everything = sorted((output / "all-foreground").rglob("*.png"))
+    assert len(everything) == 6
+    assert all(np.array(Image.open(path)).all() for path in everything)
+    moving = [np.array(Image.open(path)).mean() for path in sorted((output / "flow").rglob("*.png"))]
+    assert any(0 < share < 1 for share in moving)
+
+    strip = tmp_path / "strip.png"
+    run(
+        sys.executable, tools / "draw_strip.py", "--images", sample / "Images" / "val", "--flows",
+        sample / "Flows" / "val", "--gt", sample / "Annotations" / "val", "--pred", output / "flow",
+        "--output", strip,
+    )  # fmt: skip
+    assert Image.open(strip).size == (5 * 240, 2 * 160)
+
+
+def test_small_tools_name_what_is_wrong(repository, tmp_path):
+    tools = repository / "tools"
+    done = run(
+        sys.executable, tools / "make_baselines.py", "--flow", tmp_path / "no", "--output", tmp_path, ok=False
+    )
+    assert (done.returncode, done.stderr) == (2, f"error: input not found: {tmp_path / 'no'}\n")
+    make = [sys.executable, tools / "make_synthetic.py", "--output", tmp_path / "a", "--size", 8, 8]
+    done = run(*make, ok=False)
+    assert done.returncode == 2
+    assert "32" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_quickstart_from_a_path_with_spaces(repository, tmp_path):
+    """The whole first command, and a second time: a trained model that beats both trivial methods."""
+    import json
+
+    clone = tmp_path / "a clone"
+    run("git", "clone", "-q", repository, clone)
+    quickstart = ["bash", clone / "scripts" / "quickstart.sh"]
+    done = run(*quickstart, PYTHONPATH=str(clone))
+    assert "done in" in done.stdout
+    scores = json.loads((clone / "outputs" / "quickstart" / "scores.json").read_text())["methods"]
+    ours = scores["hmhi-net"]["metrics"]["JF_mean"]
+    assert ours > scores["all-foreground"]["metrics"]["JF_mean"] + 0.1
+    assert ours > scores["flow-magnitude"]["metrics"]["JF_mean"] + 0.1
+    checkpoint = clone / "runs" / "quickstart_finetune" / "ckpt" / "best.pt"
+    stamp = checkpoint.stat().st_mtime_ns
+    run(*quickstart, PYTHONPATH=str(clone))
+    assert checkpoint.stat().st_mtime_ns == stamp

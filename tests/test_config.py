@@ -1,0 +1,125 @@
+import dataclasses
+import typing
+
+import pytest
+
+from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict, load_config, save_config
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_papers():
+    config = load_config()
+    assert (config.model.backbone, config.model.memory_frames, config.model.memory_interval) == (
+        "mit_b1",
+        5,
+        1,
+    )
+    assert (config.model.memory_stages, config.data.image_size, config.data.clip_frames) == (
+        [2, 4],
+        [512, 512],
+        5,
+    )
+    assert (config.train.lr, config.train.epochs) == (6e-5, 150)
+
+
+def test_file_then_overrides(tmp_path):
+    path = write(tmp_path / "a.yaml", "train: {lr: 6e-5, epochs: 3}\ndata: {root: /sets}\n")
+    config = load_config(path, ["train.lr=1e-4", "data.image_size=[64,96]", "train.grad_clip=null"])
+    assert config.train.lr == 1e-4
+    assert config.train.epochs == 3
+    assert config.data.root == "/sets"
+    assert config.data.image_size == [64, 96]
+    assert config.train.grad_clip is None
+
+
+def test_base_is_overridden_key_by_key(tmp_path):
+    write(tmp_path / "base.yaml", "train: {lr: 1e-3, epochs: 7}\ndata: {train: [davis16, fbms]}\n")
+    (tmp_path / "more").mkdir()
+    path = write(
+        tmp_path / "more" / "own.yaml", "base: ../base.yaml\ntrain: {lr: 2e-3}\ndata: {train: [fbms]}\n"
+    )
+    config = load_config(path)
+    assert (config.train.lr, config.train.epochs, config.data.train) == (2e-3, 7, ["fbms"])
+
+
+def test_base_in_a_circle(tmp_path):
+    write(tmp_path / "a.yaml", "base: b.yaml\n")
+    write(tmp_path / "b.yaml", "base: a.yaml\n")
+    with pytest.raises(ConfigError, match="leads back"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_saved_config_is_read_back_equal(tmp_path):
+    config = load_config(None, ["train.lr=6e-5", "model.memory_stages=[1,3]", "train.ema=0.99"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {lrr: 1}", "train.lrr.*Did you mean: 'lr'"),
+        ("trian: {lr: 1}", "trian"),
+        ("train: {lr: fast}", "train.lr.*fast"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", "duplicate"),
+        ("train: {grad_clip: None}", "train.grad_clip.*None"),
+        ("train: {lr: -1}", "train.lr must be positive"),
+        ("train: {min_lr: 1}", "train.min_lr .* above train.lr"),
+        ("train: {ema: 1.5}", "train.ema"),
+        ("train: {grad_clip: 0}", "train.grad_clip"),
+        ("model: {memory_stages: [4, 2]}", "model.memory_stages"),
+        ("model: {memory_stages: [2]}", "model.high_to_shallow.*two memory banks"),
+        ("model: {memory_frames: 0}", "model.memory_frames"),
+        ("model: {inputs: sound}", "model.inputs.*image\\+flow"),
+        ("data: {image_size: [512]}", "data.image_size"),
+        ("data: {train: []}", "data.train"),
+        ("infer: {threshold: 1.5}", "infer.threshold"),
+        ("data: {root: '${oc.env:HOME}'}", "interpolations"),
+        ("- a\n- b", "mapping"),
+        ("train: {lr: [", "a.yaml"),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path, text, message):
+    path = write(tmp_path / "a.yaml", text)
+    with pytest.raises(ConfigError, match=f"(?s)a.yaml.*{message}|{message}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("override", ["train.lr", "--lr=3", "train.nothing=3", "nothing=3"])
+def test_bad_overrides(override):
+    with pytest.raises(ConfigError, match=r"lr|nothing"):
+        load_config(None, [override])
+
+
+def test_absent_file():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        load_config("nowhere.yaml")
+
+
+def test_every_field_is_explained():
+    """Each field of the tree is followed by a docstring line, the reference that users read."""
+    import ast
+    import inspect
+
+    import hmhi.config
+
+    def sections(kind):
+        yield kind
+        for field in typing.get_type_hints(kind).values():
+            if dataclasses.is_dataclass(field):
+                yield from sections(field)
+
+    names = {kind.__name__ for kind in sections(Config)}
+    assert len(names) >= 7
+    for node in ast.parse(inspect.getsource(hmhi.config)).body:
+        if isinstance(node, ast.ClassDef) and node.name in names:
+            for i, item in enumerate(node.body):
+                if isinstance(item, ast.AnnAssign):
+                    following = node.body[i + 1]
+                    explained = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    assert explained, f"{node.name}.{item.target.id} has no explanation"
