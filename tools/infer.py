@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = args.checkpoint or default_checkpoint(ROOT / "runs")
     videos = find_videos(args.input, args.flow, args.sequences)
     segmenter = VideoSegmenter(checkpoint, args.device, args.overrides)
+    segmenter.warn_of_other_flow(args.flow)
     settings = {
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),

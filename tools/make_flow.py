@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument("--format", choices=("png", "jpg", "flo"), default="png")
     parser.add_argument("--weights", type=Path, help="RAFT weights; default: torchvision's cache")
     parser.add_argument("--device", help="of RAFT; default: the GPU when there is one")
+    parser.add_argument(
+        "--batch-size", type=int, help="maps that RAFT makes at a time; default: 8 on a GPU, else 1"
+    )
     args = parser.parse_args()
     try:
         run(args)
@@ -45,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     weights_name = weights_hash = None
     device = "cpu"
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     if args.method != "dis":
         from hmhi.flow.raft import default_device, file_sha256, find_weights
 
@@ -54,11 +59,12 @@ def run(args: argparse.Namespace) -> None:
     settings = FlowSettings(
         args.method, weights_name, weights_hash, args.direction, args.last, args.compensation, args.format
     )
+    batch_size = args.batch_size or (1 if device == "cpu" else 8)
     tasks = shard(plan(args.input, args.output, settings), rank, world_size)
     estimator = build_estimator(args.method, device, args.weights)
     write_manifest(args.output, settings)
     with tqdm(total=len(tasks), unit="map", disable=None if rank == 0 else True) as bar:
-        made = make_flow(tasks, settings, estimator, bar.update)
+        made = make_flow(tasks, settings, estimator, bar.update, batch_size)
     print(f"{len(tasks)} maps in {args.output}, {len(tasks) - made} of them from an earlier run")
 
 

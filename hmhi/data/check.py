@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from hmhi.data.media import (
     read_size,
 )
 from hmhi.data.splits import PUBLISHED
+from hmhi.flow.provenance import UNKNOWN, read_record
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SplitReport:
     """"854x480" -> videos of this size."""
     truth: Counter[str] = field(default_factory=Counter)
     """Kind of truth values -> masks looked at."""
-    flow_made_by: str = "unknown"
+    flow_made_by: str = UNKNOWN
     """Method in the manifest that tools/make_flow.py leaves beside its maps."""
     findings: list[Finding] = field(default_factory=list)
     absent: bool = False
@@ -102,7 +102,7 @@ def check_split(root: Path, dataset: str, split: str, decode: int = 3) -> SplitR
     except DatasetError as error:
         report.findings.append(Finding(str(error), "see docs/DATA.md for the layouts that are understood"))
         return report
-    report.flow_made_by = _flow_method(layout.flows)
+    report.flow_made_by = read_record(layout.flows)["method"]
     report.findings += [_listing_finding(problem, layout.images, layout.flows) for problem in problems]
     report.findings += _compare_with_published(report)
     for video in tqdm(report.videos, desc=f"{dataset} {split}", unit="video", leave=False, disable=None):
@@ -161,14 +161,6 @@ def all_splits(names: Iterable[str] = ()) -> list[tuple[str, str]]:
     """
     specs = [get_spec(name) for name in names] or list(DATASETS.values())
     return [(spec.name, split) for spec in specs for split in spec.splits]
-
-
-def _flow_method(folder: Path) -> str:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return str(manifest["method"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
 
 
 def _listing_finding(problem: str, images: Path, flows: Path) -> Finding:

@@ -6,6 +6,7 @@ optionally ``ckpt/epoch_0010.pt`` ... for good. Every file loads with ``torch.lo
     format       "hmhi-1"
     config       the resolved config as nested plain values
     environment  git revision and versions that wrote it
+    flow         training set -> how its flow was made (hmhi/flow/provenance.py)
     model        the weights to use: the moving average where there is one
     scores       (best.pt) mean J, F and J&F of each validation set
     training     (all but best.pt) raw weights beside an average, optimiser, scaler, progress, random states
@@ -63,6 +64,8 @@ class TrainState:
     config: Config
     ranks: Ranks
     environment: dict[str, str]
+    flow: dict[str, dict[str, str]]
+    """Training set -> how its flow was made."""
     model: HMHINet
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -81,6 +84,7 @@ def weights_dict(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "config": config_to_dict(state.config),
         "environment": state.environment,
+        "flow": state.flow,
         "model": state.scored_model.state_dict(),
     }
 

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,11 @@ from hmhi.data.transforms import normalize, resize_flow, to_chw, to_input
 from hmhi.engine.precision import autocast
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import FlowEstimator, build_estimator
+from hmhi.flow.provenance import computed_record, flow_mismatch, read_record
 from hmhi.memory.bank import Memory
-from hmhi.models.weights import load_model_and_config
+from hmhi.models.weights import load_state, model_from
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class VideoSegmenter:
         self, checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
     ) -> None:
         self.device = torch.device(device)
-        self.model, config = load_model_and_config(checkpoint, self.device, overrides)
+        contents = load_state(checkpoint)
+        self.model, config = model_from(contents, Path(checkpoint), self.device, overrides)
+        self.trained_flow: dict[str, dict[str, str]] = contents.get("flow", {})
         self.config = config.infer
         self.image_size = config.infer.image_size or config.data.image_size
         self.compensation = config.data.compensation
@@ -68,6 +74,16 @@ class VideoSegmenter:
         self.estimator = build_estimator(
             config.infer.flow, str(self.device), None if weights is None else Path(weights)
         )
+
+    def warn_of_other_flow(self, folder: Path | None = None) -> None:
+        """Log a warning where flow is of another kind than the network was trained on.
+
+        Args:
+            folder: Flow maps that will be read; None stands for the segmenter's own estimator.
+        """
+        used = computed_record(self.config.flow) if folder is None else read_record(folder)
+        if mismatch := flow_mismatch(self.trained_flow, used):
+            log.warning("masks may suffer from flow unlike that of training: %s", mismatch)
 
     def stream(
         self, frames: Iterable[np.ndarray], flows: Iterable[np.ndarray] | None = None

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from hmhi.config import Config, ConfigError, TrainConfig, save_config
 from hmhi.data.dataset import ValVideo
 from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
+from hmhi.data.provenance import flow_records
 from hmhi.engine import checkpoint, distributed
 from hmhi.engine.checkpoint import Progress, TrainState
 from hmhi.engine.distributed import Ranks
@@ -27,7 +28,8 @@ from hmhi.engine.interrupt import StopSignal
 from hmhi.engine.logs import RunLogger, environment
 from hmhi.engine.optim import build_optimizer
 from hmhi.models.build import build_model
-from hmhi.models.weights import load_backbone, load_exactly, load_model, load_state
+from hmhi.flow.provenance import flow_mismatch
+from hmhi.models.weights import load_backbone, load_exactly, load_state, model_from
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     cfg = config.train
     # a) data first: what is missing there shows before anything slow
     loader, val_videos = build_data(config, ranks.rank, ranks.world_size)
+    if ranks.is_main:
+        warn_of_val_flow(config)
 
     # b) model, optimiser and the state to continue from
     saved = find_checkpoint(folder / "ckpt", resume)
@@ -65,6 +69,8 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     if saved is not None:
         source, content = saved
         checkpoint.restore(state, content, source, force=force)
+        if ranks.is_main:
+            warn_of_other_flow(state.flow, content, source)
         state.progress.batch = min(
             state.progress.batch, len(loader)
         )  # under force an epoch may be shorter now
@@ -122,11 +128,38 @@ def build_data(
 def check_inputs(config: Config, resume: str | Path | None = None) -> str:
     """Find all that a run reads, without starting it; says what it found, or raises what `fit` would."""
     loader, val_videos = build_data(config)
+    warn_of_val_flow(config)
     if find_checkpoint(Path(config.train.output) / "ckpt", resume) is None:
         check_weights(config.train)
     counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
     trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
     return f"{trained}; validation on {counts or 'nothing'}"
+
+
+def warn_of_val_flow(config: Config) -> None:
+    """Log one warning where validation sets have flow of another kind than every training set."""
+    trained = flow_records(config.data, config.data.train, "train")
+    validated = flow_records(config.data, config.data.val if config.train.val_every else [], "val")
+    differing = describe_mismatches(validated, trained)
+    if differing:
+        log.warning("validation reads other flow than training: %s", differing)
+
+
+def warn_of_other_flow(
+    flow: Mapping[str, Mapping[str, str]], saved: Mapping[str, Any], source: str | Path
+) -> None:
+    """Log one warning where training sets have flow of another kind than a checkpoint was trained on."""
+    differing = describe_mismatches(flow, saved.get("flow", {}))
+    if differing:
+        log.warning("training reads other flow than %s was trained on: %s", source, differing)
+
+
+def describe_mismatches(
+    flow: Mapping[str, Mapping[str, str]], trained: Mapping[str, Mapping[str, str]]
+) -> str:
+    """The data sets whose flow differs from all that a network was trained on, and how; empty if none does."""
+    found = ((name, flow_mismatch(trained, record)) for name, record in flow.items())
+    return "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch)
 
 
 def check_weights(config: TrainConfig) -> None:
@@ -177,11 +210,15 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # A warning only: the decoder's bicubic upsampling has no deterministic kernel on CUDA.
         torch.use_deterministic_algorithms(True, warn_only=True)
+    flow = flow_records(config.data, config.data.train, "train")
     torch.manual_seed(cfg.seed)
     model = build_model(config.model)
     if fresh and cfg.load_from is not None:
-        load_exactly(model, load_model(cfg.load_from).state_dict(), cfg.load_from)
+        start = load_state(cfg.load_from)
+        load_exactly(model, model_from(start, Path(cfg.load_from))[0].state_dict(), cfg.load_from)
         log.info("weights from %s", cfg.load_from)
+        if ranks.is_main:
+            warn_of_other_flow(flow, start, cfg.load_from)
     elif fresh and cfg.pretrained is not None:
         load_backbone(model.encoder.backbone, cfg.pretrained)
         log.info("backbone weights from %s", cfg.pretrained)
@@ -190,7 +227,7 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
     if cfg.compile:
         model.compile()  # in place: the keys of the state dict stay as they are
     return TrainState(
-        config=config, ranks=ranks, environment=environment(), model=model, ema=ema, progress=Progress(),
-        optimizer=build_optimizer(model, cfg),
+        config=config, ranks=ranks, environment=environment(), flow=flow, model=model, ema=ema,
+        progress=Progress(), optimizer=build_optimizer(model, cfg),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=cfg.precision == "fp16"),
     )  # fmt: skip

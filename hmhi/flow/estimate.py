@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -29,6 +29,23 @@ class FlowEstimator(Protocol):
 
         Returns:
             (H, W, 2) float32 in pixels, x then y.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchEstimator(FlowEstimator, Protocol):
+    """An estimator that is faster on several pairs at a time."""
+
+    def batch(self, frames_a: np.ndarray, frames_b: np.ndarray) -> np.ndarray:
+        """Flow of B pairs, each as if it were alone.
+
+        Args:
+            frames_a: (B, H, W, 3) uint8 RGB.
+            frames_b: Of the same shape.
+
+        Returns:
+            (B, H, W, 2) float32 in pixels, x then y.
         """
         ...
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, write_flo
 from hmhi.flow.compensate import compensate_camera
-from hmhi.flow.estimate import FlowEstimator
+from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.files import write_atomically
+from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
 
-MANIFEST = "manifest.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 _JPEG_QUALITY = 95
 
@@ -44,11 +45,9 @@ class FlowSettings:
 
     def manifest(self) -> dict[str, Any]:
         """The settings as JSON values, with the meaning of the files."""
-        normalisation = (
-            "none, pixels" if self.file_format == "flo" else "by the largest magnitude of each frame"
-        )
+        normalisation = "none, pixels" if self.file_format == "flo" else NORMALISED
         return {
-            "format": "hmhi-flow-1",
+            "format": FORMAT,
             **asdict(self),
             "colours": None if self.file_format == "flo" else "wheel of Baker et al., as RAFT draws it",
             "normalisation": normalisation,
@@ -138,7 +137,11 @@ def write_manifest(output: Path, settings: FlowSettings) -> None:
 
 
 def make_flow(
-    tasks: list[FlowTask], settings: FlowSettings, estimator: FlowEstimator, done: Callable[[int], object]
+    tasks: list[FlowTask],
+    settings: FlowSettings,
+    estimator: FlowEstimator,
+    done: Callable[[int], object],
+    batch_size: int = 1,
 ) -> int:
     """Compute and write the maps that are not there yet, each file whole or not at all.
 
@@ -147,6 +150,7 @@ def make_flow(
         settings: Those of the plan.
         estimator: Computes flow between two frames.
         done: Called with 1 after every map, found or made.
+        batch_size: Maps computed at a time, if the estimator is one for batches and their frames are of one size.
 
     Returns:
         Number of maps made.
@@ -154,14 +158,20 @@ def make_flow(
     Raises:
         ValueError: A frame cannot be read, or has another size than its neighbour; the message names it.
     """
-    made = 0
-    pending = _Frames()
+    missing = []
     for task in tasks:
-        if not task.output.is_file():
-            _write(task.output, _compute(task, settings, estimator, pending), settings.file_format)
-            made += 1
-        done(1)
-    return made
+        if task.output.is_file():
+            done(1)
+        else:
+            missing.append(task)
+    frames = _Frames()
+    for start in range(0, len(missing), batch_size):
+        group = missing[start : start + batch_size]
+        pairs = [_read_pair(task, frames) for task in group]
+        for task, flow in zip(group, _estimate(pairs, estimator), strict=True):
+            _write(task.output, compensate_camera(flow, settings.compensation), settings.file_format)
+            done(1)
+    return len(missing)
 
 
 def shard(tasks: list[FlowTask], rank: int, world_size: int) -> list[FlowTask]:
@@ -187,17 +197,31 @@ class _Frames:
         return self._kept[path]
 
 
-def _compute(task: FlowTask, settings: FlowSettings, estimator: FlowEstimator, frames: _Frames) -> np.ndarray:
+def _read_pair(task: FlowTask, frames: _Frames) -> tuple[np.ndarray, np.ndarray | None]:
     source = frames[task.source]
     if task.target is None:
-        return np.zeros((*source.shape[:2], 2), np.float32)
+        return source, None
     target = frames[task.target]
     if source.shape != target.shape:
         raise ValueError(
             f"{task.source} is {source.shape[1]} x {source.shape[0]} but {task.target.name} is "
             f"{target.shape[1]} x {target.shape[0]}; frames of a sequence must be of one size"
         )
-    return compensate_camera(estimator(source, target), settings.compensation)
+    return source, target
+
+
+def _estimate(
+    pairs: list[tuple[np.ndarray, np.ndarray | None]], estimator: FlowEstimator
+) -> Iterator[np.ndarray]:
+    """Flow of each pair, in order; a frame without a target does not move."""
+    for shape, alike in groupby(pairs, key=lambda pair: None if pair[1] is None else pair[1].shape):
+        sources, targets = zip(*alike, strict=True)
+        if shape is None:
+            yield from (np.zeros((*source.shape[:2], 2), np.float32) for source in sources)
+        elif isinstance(estimator, BatchEstimator) and len(sources) > 1:
+            yield from estimator.batch(np.stack(sources), np.stack(targets))
+        else:
+            yield from map(estimator, sources, targets)
 
 
 def _write(path: Path, flow: np.ndarray, file_format: str) -> None:

@@ -66,21 +66,35 @@ class RAFTEstimator:
             ) from None
         self._network.to(self._device).eval()
 
-    @torch.inference_mode()
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """See `hmhi.flow.estimate.FlowEstimator`."""
         check_frames(frame_a, frame_b)
-        height, width = frame_a.shape[:2]
-        pair = torch.from_numpy(np.stack([frame_a, frame_b])).to(self._device)
-        pair = pair.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.batch(frame_a[None], frame_b[None])[0]
+
+    @torch.inference_mode()
+    def batch(self, frames_a: np.ndarray, frames_b: np.ndarray) -> np.ndarray:
+        """See `hmhi.flow.estimate.BatchEstimator`.
+
+        Raises:
+            ValueError: The pairs do not fit into the GPU's memory.
+        """
+        count, height, width = frames_a.shape[:3]
+        frames = torch.from_numpy(np.concatenate([frames_a, frames_b])).to(self._device)
+        frames = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
         padded_height, padded_width = (
             max(_SMALLEST, -(-side // _STRIDE) * _STRIDE) for side in (height, width)
         )
         below, right = padded_height - height, padded_width - width
-        pair = F.pad(pair, (0, right, 0, below), mode="replicate")
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            flow = self._network(pair[:1], pair[1:], num_flow_updates=self.updates)[-1]
-        return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+        frames = F.pad(frames, (0, right, 0, below), mode="replicate")
+        try:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+                flow = self._network(frames[:count], frames[count:], num_flow_updates=self.updates)[-1]
+        except torch.OutOfMemoryError:
+            raise ValueError(
+                f"{count} pairs of {width} x {height} do not fit into the memory of {self._device}; choose a "
+                f"smaller batch, or smaller frames"
+            ) from None
+        return flow[:, :, :height, :width].permute(0, 2, 3, 1).float().cpu().numpy()
 
 
 def find_weights(method: str, weights: Path | None) -> Path:

@@ -55,16 +55,17 @@ def load_model(
         CheckpointError: The file is damaged or unsafe, or its keys do not match the model.
         ConfigError: An override is not valid.
     """
-    model, _config = load_model_and_config(checkpoint, device, overrides)
+    model, _config = model_from(load_state(checkpoint), Path(checkpoint), device, overrides)
     return model
 
 
-def load_model_and_config(
-    checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+def model_from(
+    contents: Mapping[str, Any], path: Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
 ) -> tuple[HMHINet, Config]:
-    """`load_model`, and the config that it used (the defaults, for a file of the release)."""
-    path = Path(checkpoint)
-    contents = load_state(path)
+    """`load_model` from the contents of a file that is read already, and the config that it used.
+
+    For a file of the release the config has the defaults wherever its keys tell nothing.
+    """
     if "config" in contents:
         config = config_from_dict(contents["config"], overrides, source=str(path))
         state = strip_prefixes(_model_state(contents, path))

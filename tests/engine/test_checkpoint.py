@@ -33,6 +33,7 @@ def make_state(
         config=config or Config(),
         ranks=Ranks(0, world_size, CPU),
         environment={"git": "abc"},
+        flow={"ytvos": {"method": "raft", "direction": "forward"}},
         model=model,
         optimizer=torch.optim.AdamW(model.parameters(), lr=0.1),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
@@ -80,6 +81,7 @@ def test_file_is_safe_and_holds_what_inference_needs(tmp_path: Path):
     assert saved["format"] == "hmhi-1"
     assert config_from_dict(saved["config"]) == Config()
     assert saved["environment"] == {"git": "abc"}
+    assert saved["flow"]["ytvos"]["method"] == "raft"
     assert torch.equal(saved["model"]["0.weight"], state.ema.module[0].weight)
     assert not torch.equal(saved["model"]["0.weight"], state.model[0].weight)
 
