@@ -64,7 +64,11 @@ def test_errors_are_one_line(run, frames, tmp_path):
     weights = run("--input", frames, "--output", output, "--weights", "raft.pth")
     run("--input", frames, "--output", output)
     mixed = run("--input", frames, "--output", output, "--direction", "backward")
-    for done, words in ((empty, "no frames"), (weights, "no weights"), (mixed, "another output folder")):
+    none = run("--input", frames, "--output", output, "--batch-size", "0")
+    expected = (
+        (empty, "no frames"), (weights, "no weights"), (mixed, "another output folder"), (none, "at least 1"),
+    )  # fmt: skip
+    for done, words in expected:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert words in done.stderr
@@ -79,7 +83,9 @@ def test_raft_from_a_weights_file(run, frames, tmp_path):
     torch.save(raft_small(weights=None).state_dict(), tmp_path / "random.pth")
     output = tmp_path / "flow"
     arguments = ("--method", "raft-small", "--weights", tmp_path / "random.pth", "--last", "none")
-    done = run("--input", frames / "first", "--output", output, *arguments, "--format", "jpg")
+    done = run(
+        "--input", frames / "first", "--output", output, *arguments, "--format", "jpg", "--batch-size", "2"
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in output.iterdir()) == ["00000.jpg", "00001.jpg", "manifest.json"]
     manifest = json.loads((output / "manifest.json").read_text())

@@ -60,6 +60,36 @@ def test_direction_and_last_frame(frames, tmp_path, direction, last, expected):
     assert alone == ({} if last == "none" else {"00000": (0, 0)})
 
 
+class InBatches:
+    """`level_difference` that notes how many pairs it was given at a time."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, frame_a, frame_b):
+        self.sizes.append(1)
+        return level_difference(frame_a, frame_b)
+
+    def batch(self, frames_a, frames_b):
+        self.sizes.append(len(frames_a))
+        return np.stack([level_difference(a, b) for a, b in zip(frames_a, frames_b, strict=True)])
+
+
+def test_batches_make_the_same_maps(frames, tmp_path):
+    for t in range(2):  # of another size, so not in one batch with the others
+        (frames / "c").mkdir(exist_ok=True)
+        Image.fromarray(np.full((10, 16, 3), 70 + 10 * t, np.uint8)).save(frames / "c" / f"{t}.png")
+    estimator, done = InBatches(), []
+    tasks = plan(frames, tmp_path / "out", settings(last="backward"))
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    made = make_flow(tasks, settings(last="backward"), estimator, done.append, batch_size=8)
+    assert (made, sum(done)) == (6, 6)
+    assert estimator.sizes == [3, 2]  # a, then c; b has one frame, which does not move
+    assert pairs(tmp_path / "out" / "a") == {"00000": (0, 1), "00001": (1, 2), "00002": (2, 1)}
+    assert pairs(tmp_path / "out" / "c") == {"0": (7, 8), "1": (8, 7)}
+    assert pairs(tmp_path / "out" / "deep" / "b") == {"00000": (0, 0)}
+
+
 def test_a_second_run_makes_only_what_is_missing(frames, tmp_path):
     calls = []
 

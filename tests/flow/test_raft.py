@@ -42,6 +42,28 @@ def test_unpadded_sizes_equal_the_bare_network(small_weights):
     np.testing.assert_allclose(flow, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(61, 90), (128, 136)])
+def test_a_batch_equals_its_pairs_one_by_one(small_weights, size):
+    estimator = RAFTEstimator("raft-small", weights=small_weights, updates=2)
+    rng = np.random.default_rng(1)
+    frames_a, frames_b = rng.integers(0, 255, (2, 3, *size, 3), dtype=np.uint8)
+    together = estimator.batch(frames_a, frames_b)
+    assert together.shape == (3, *size, 2)
+    alone = np.stack([estimator(*pair) for pair in zip(frames_a, frames_b, strict=True)])
+    assert np.abs(alone[0] - alone[1]).max() > 0.1
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+
+
+def test_out_of_memory_says_what_to_do(small_weights, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    estimator = RAFTEstimator("raft-small", weights=small_weights)
+    monkeypatch.setattr(estimator, "_network", full)
+    with pytest.raises(ValueError, match=r"1 pairs of 90 x 61 do not fit .* smaller batch"):
+        estimator(*frames(61, 90))
+
+
 def test_large_network_by_name(tmp_path):
     torch.manual_seed(1)
     path = tmp_path / "large.pth"

@@ -1,0 +1,75 @@
+"""How flow maps were made, to notice when a network reads other ones than it was trained on.
+
+A record has the keys of `KEYS`, all strings; a value that nobody wrote down is `UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+FORMAT = "hmhi-flow-1"
+NORMALISED = "by the largest magnitude of each frame"
+UNKNOWN = "unknown"
+MIXED = "mixed"
+"""Method of synthetic videos that hold flow of several kinds, so that no other one is foreign to them."""
+KEYS = ("method", "direction", "last", "normalisation", "compensation")
+COMPARED = ("method", "direction")
+_LEVELS = 3  # a manifest covers the maps of its folder, of sequences in it, and of splits that hold sequences
+
+
+def read_record(folder: Path) -> dict[str, str]:
+    """The record of the maps in a folder, from the manifest in it or up to two folders above.
+
+    Without a readable manifest of flow maps every value is unknown.
+    """
+    folder = folder.resolve()
+    for place in (folder, *folder.parents)[:_LEVELS]:
+        try:
+            found = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.get("format") == FORMAT:  # data sets have manifests too
+            return {key: str(found.get(key, UNKNOWN)) for key in KEYS}
+    return dict.fromkeys(KEYS, UNKNOWN)
+
+
+def computed_record(method: str, last: str = "repeat") -> dict[str, str]:
+    """The record of flow that this project computes while it reads frames.
+
+    Args:
+        method: Name of the estimator, or kind of synthetic flow.
+        last: What the last frame of a video has.
+    """
+    return {
+        "method": method, "direction": "forward", "last": last, "normalisation": NORMALISED,
+        "compensation": "none",
+    }  # fmt: skip
+
+
+def flow_mismatch(trained: Mapping[str, Mapping[str, str]], used: Mapping[str, str]) -> str | None:
+    """Say how flow differs in method or direction from what a network was trained on.
+
+    Args:
+        trained: Data set -> record of its training flow.
+        used: Record of the flow to read.
+
+    Returns:
+        Words such as ``"dis, forward instead of raft, forward (ytvos)"``; None where one of the training sets
+        agrees, and where it is not known that none does.
+    """
+    if not trained or any(_may_agree(record, used) for record in trained.values()):
+        return None
+    sets = ", ".join(f"{_words(record)} ({name})" for name, record in trained.items())
+    return f"{_words(used)} instead of {sets}"
+
+
+def _may_agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    pairs = ({one.get(key, UNKNOWN), other.get(key, UNKNOWN)} for key in COMPARED)
+    return all(len(pair) == 1 or pair & {UNKNOWN, MIXED} for pair in pairs)
+
+
+def _words(record: Mapping[str, str]) -> str:
+    return ", ".join(record.get(key, UNKNOWN) for key in COMPARED)
