@@ -27,8 +27,8 @@ from hmhi.engine.distributed import Ranks
 from hmhi.engine.interrupt import StopSignal
 from hmhi.engine.logs import RunLogger, environment
 from hmhi.engine.optim import build_optimizer
-from hmhi.models.build import build_model
 from hmhi.flow.provenance import flow_mismatch
+from hmhi.models.build import build_model
 from hmhi.models.weights import load_backbone, load_exactly, load_state, model_from
 
 log = logging.getLogger(__name__)

@@ -39,7 +39,8 @@ def write_frames(folder, count=3):
 def test_folder_of_sequences_without_truth(infer, tmp_path):
     for name in ("first clip", "second"):
         write_frames(tmp_path / "in" / name)
-    infer("--input", tmp_path / "in", "--output", tmp_path / "out", "--save-prob", "--overlay")
+    done = infer("--input", tmp_path / "in", "--output", tmp_path / "out", "--save-prob", "--overlay")
+    assert "unlike that of training" not in done.stderr
     for name in ("first clip", "second"):
         masks = sorted((tmp_path / "out" / "masks" / name).iterdir())
         assert [path.name for path in masks] == ["00000.png", "00001.png", "00002.png"]
@@ -66,6 +67,17 @@ def test_finished_sequences_are_kept_and_settings_do_not_mix(infer, tmp_path):
     assert "--overwrite" in done.stderr
     infer("--input", tmp_path / "in", "--output", tmp_path / "out", "model.memory_frames=2", "--overwrite")
     assert mask.stat().st_mtime_ns > stamp
+
+
+def test_flow_unlike_that_of_training(infer, tmp_path, checkpoint):
+    import torch
+
+    trained = {"ytvos": {"method": "raft", "direction": "forward"}}
+    torch.save({**torch.load(checkpoint, weights_only=True), "flow": trained}, tmp_path / "raft.pt")
+    frames = write_frames(tmp_path / "in", 1)
+    done = infer("--input", frames, "--output", tmp_path / "out", "--checkpoint", tmp_path / "raft.pt")
+    (line,) = (line for line in done.stderr.splitlines() if "unlike that of training" in line)
+    assert line.endswith("dis, forward instead of raft, forward (ytvos)")
 
 
 def test_a_video_file(infer, tmp_path):

@@ -114,6 +114,30 @@ def test_a_size_change_names_the_frame(checkpoint, given):
         list(VideoSegmenter(checkpoint).stream(clip, clip if given else None))
 
 
+def test_other_flow_than_in_training_is_one_warning(tmp_path, caplog):
+    from hmhi.flow.make import FlowSettings, write_manifest
+    from hmhi.flow.provenance import computed_record
+
+    content = torch.load(save_small_checkpoint(tmp_path / "best.pt"), weights_only=True)
+    torch.save({**content, "flow": {"ytvos": computed_record("raft")}}, tmp_path / "raft.pt")
+    (tmp_path / "bare").mkdir()
+    write_manifest(
+        tmp_path / "backward", FlowSettings("raft", None, None, "backward", "repeat", "none", "png")
+    )
+    write_manifest(tmp_path / "same", FlowSettings("raft", None, None, "forward", "none", "none", "jpg"))
+    segmenter = VideoSegmenter(tmp_path / "raft.pt")
+    segmenter.warn_of_other_flow(tmp_path / "bare")
+    segmenter.warn_of_other_flow(tmp_path / "same")
+    VideoSegmenter(tmp_path / "best.pt").warn_of_other_flow()
+    assert caplog.messages == []
+    segmenter.warn_of_other_flow()
+    segmenter.warn_of_other_flow(tmp_path / "backward")
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "dis, forward instead of raft, forward (ytvos)",
+        "raft, backward instead of raft, forward (ytvos)",
+    ]
+
+
 def test_overrides_reach_model_and_inference(checkpoint):
     segmenter = VideoSegmenter(checkpoint, overrides=["infer.threshold=0.9", "model.memory_frames=1"])
     assert segmenter.model.policy.frames == 1

@@ -14,9 +14,11 @@ from tiny import assert_same_run, fingerprint, records, signal_at_step, spoil, t
 
 import hmhi.engine.train as engine
 from hmhi.config import ConfigError, load_config
+from hmhi.data.synthetic import write_dataset
 from hmhi.engine.distributed import Ranks
 from hmhi.engine.run import build_run
 from hmhi.engine.train import TrainingError, fit, train_step
+from hmhi.flow.make import FlowSettings, write_manifest
 from hmhi.models.weights import load_model, load_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -55,6 +57,45 @@ def test_run_folder_tells_the_whole_story(tmp_path: Path):
     assert torch.equal(
         model.state_dict()["decoder.predictor.weight"], best["model"]["decoder.predictor.weight"]
     )
+
+
+def stored_set(root: Path, method: str, direction: str) -> None:
+    """A sample set of which validation has DIS flow, and training another."""
+    for split, made in (("train", (method, direction)), ("val", ("dis", "forward"))):
+        write_dataset(root, "Sample", split, 2, 3, (64, 64), seed=5 if split == "val" else 8)
+        settings = FlowSettings(made[0], None, None, made[1], "repeat", "none", "png")
+        write_manifest(root / "Sample" / "Flows" / split, settings)
+
+
+def test_flow_is_written_down_and_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    stored_set(tmp_path, "raft", "backward")
+    data = ["data.train=[sample]", "data.val=[sample]", f"data.root={tmp_path}", "train.epochs=1"]
+    assert fit(tiny_config(tmp_path / "one", *data, "train.val_every=1")) == 0
+    for file in ("last.pt", "best.pt"):
+        flow = torch.load(tmp_path / "one" / "ckpt" / file, weights_only=True)["flow"]
+        assert flow == {
+            "sample": {
+                "method": "raft", "direction": "backward", "last": "repeat", "compensation": "none",
+                "normalisation": "by the largest magnitude of each frame",
+            }
+        }  # fmt: skip
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert warning == (
+        "validation reads other flow than training: "
+        "sample has dis, forward instead of raft, backward (sample)"
+    )
+
+    caplog.clear()
+    start = f"train.load_from={tmp_path / 'one' / 'ckpt' / 'best.pt'}"
+    assert fit(tiny_config(tmp_path / "two", *data, start, "data.flow=dis")) == 0
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert warning.startswith("training reads other flow than ")
+    assert warning.endswith("sample has dis, forward instead of raft, backward (sample)")
+
+    caplog.clear()
+    (tmp_path / "Sample" / "Flows" / "train" / "manifest.json").unlink()
+    assert fit(tiny_config(tmp_path / "one", *data, "train.val_every=1"), resume="auto") == 0
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
 
 
 def test_training_learns_a_batch_by_heart(tmp_path: Path):
