@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 from hmhi.config import load_config
 from hmhi.data.check import SplitReport, all_splits, check_split, find_shared_images, readiness
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SHOWN = 10
+SHOWN = 5
 
 
 def main() -> int:
@@ -44,34 +43,37 @@ def main() -> int:
         print(f"\nPROBLEM {finding.problem}\n    fix: {finding.fix}")
     print_readiness(reports)
     if not present:
-        print(f"error: no data set in {args.root}; docs/DATA.md says how to get them", file=sys.stderr)
+        which = "none of these data sets is" if args.datasets else "no data set"
+        print(f"error: {which} in {args.root}; docs/DATA.md says how to get them", file=sys.stderr)
     return 2 if problems or shared or not present else 0
 
 
 def print_contents(reports: list[SplitReport]) -> None:
     print(
-        f"{'data set':<18}{'split':<7}{'videos':>7}{'frames':>8}{'masks':>8}{'flow':>8}  state     sizes; truth"
+        f"{'data set':<18}{'split':<7}{'videos':>7}{'frames':>8}{'masks':>8}{'flow':>8}  {'made by':<18}"
+        f"{'state':<10}sizes; truth"
     )
     for report in reports:
         sizes = ", ".join(f"{size} ({count})" for size, count in report.sizes.most_common(3))
         truth = ", ".join(report.truth)
         print(
             f"{report.dataset:<18}{report.split:<7}{len(report.videos):>7}{report.frames:>8}{report.masks:>8}"
-            f"{report.flows:>8}  {report.flow_made_by if report.flows else '':<10}{report.state:<10}{sizes}; {truth}"
+            f"{report.flows:>8}  {report.flow_made_by if report.flows else '':<18}{report.state:<10}{sizes}; {truth}"
         )
 
 
 def print_findings(report: SplitReport) -> int:
-    """Print each kind of problem with its fix once; returns how many problems there are, notes left out."""
-    shown: Counter[str] = Counter()
+    """Print the problems that one fix solves, and the fix; returns how many problems there are, notes left out."""
+    alike: dict[tuple[bool, str], list[str]] = {}
     for finding in report.findings:
-        shown[finding.fix] += 1
-        if shown[finding.fix] <= SHOWN:
-            kind = "note" if finding.note else "PROBLEM"
-            print(f"\n{kind} {report.dataset} {report.split}: {finding.problem}\n    fix: {finding.fix}")
-    for fix, count in shown.items():
-        if count > SHOWN:
-            print(f"\n{report.dataset} {report.split}: {count - SHOWN} more like these\n    fix: {fix}")
+        alike.setdefault((finding.note, finding.fix), []).append(finding.problem)
+    for (note, fix), problems in alike.items():
+        print()
+        for problem in problems[:SHOWN]:
+            print(f"{'note' if note else 'PROBLEM'} {report.dataset} {report.split}: {problem}")
+        if len(problems) > SHOWN:
+            print(f"    and {len(problems) - SHOWN} more")
+        print(f"    fix: {fix}")
     return sum(not finding.note for finding in report.findings)
 
 

@@ -51,7 +51,7 @@ class SplitReport:
     truth: Counter[str] = field(default_factory=Counter)
     """Kind of truth values -> masks looked at."""
     flow_made_by: str = UNKNOWN
-    """Method in the manifest that tools/make_flow.py leaves beside its maps."""
+    """Method and direction in the manifest that tools/make_flow.py leaves beside its maps."""
     findings: list[Finding] = field(default_factory=list)
     absent: bool = False
 
@@ -102,7 +102,9 @@ def check_split(root: Path, dataset: str, split: str, decode: int = 3) -> SplitR
     except DatasetError as error:
         report.findings.append(Finding(str(error), "see docs/DATA.md for the layouts that are understood"))
         return report
-    report.flow_made_by = read_record(layout.flows)["method"]
+    record = read_record(layout.flows)
+    if record["method"] != UNKNOWN:
+        report.flow_made_by = f"{record['method']} {record['direction']}"
     report.findings += [_listing_finding(problem, layout.images, layout.flows) for problem in problems]
     report.findings += _compare_with_published(report)
     for video in tqdm(report.videos, desc=f"{dataset} {split}", unit="video", leave=False, disable=None):
@@ -140,12 +142,12 @@ def find_shared_images(reports: Sequence[SplitReport]) -> list[Finding]:
 
 
 def readiness(data: DataConfig, reports: Iterable[SplitReport]) -> str:
-    """Whether a config can run on what was found: ``ready``, or what it lacks."""
+    """Whether a config can run on what was looked at: ``ready``, or what it lacks."""
     states = {(report.dataset, report.split): report.state for report in reports}
     lacking = []
     for split, names in (("train", data.train), ("val", data.val)):
         for name in names:
-            state = "ready" if name == SYNTHETIC else states.get((name, split), "absent")
+            state = "ready" if name == SYNTHETIC else states.get((name, split), "not looked at")
             if state == "no flow" and data.flow == "dis":
                 state = "ready"
             if state != "ready":

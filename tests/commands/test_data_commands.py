@@ -48,7 +48,7 @@ def test_prepare_then_check(run, published, tmp_path):
     assert made.returncode == 0, made.stderr
     checked = run("check_data.py", "visal", "--root", root)
     assert checked.returncode == 0, checked.stdout
-    assert "dis       ready" in checked.stdout and "finetune_davis16.yaml" in checked.stdout
+    assert "dis forward       ready" in checked.stdout and "finetune_davis16.yaml" in checked.stdout
     assert (
         run("check_data.py", "--root", root).returncode == 0
     )  # absent sets are no problem unless they are named

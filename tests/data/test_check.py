@@ -34,9 +34,11 @@ def test_a_clean_split_is_ready(tmp_path):
 def test_the_flow_manifest_is_read(tmp_path):
     write_clean(tmp_path / "DAVSOD", "a")
     assert check_split(tmp_path, "davsod", "train").flow_made_by == "unknown"
-    (tmp_path / "DAVSOD/Flows/train/manifest.json").write_text('{"format": "hmhi-flow-1", "method": "raft"}')
+    (tmp_path / "DAVSOD/Flows/train/manifest.json").write_text(
+        '{"format": "hmhi-flow-1", "method": "raft", "direction": "backward"}'
+    )
     report = check_split(tmp_path, "davsod", "train")
-    assert report.flow_made_by == "raft" and report.state == "ready"
+    assert report.flow_made_by == "raft backward" and report.state == "ready"
 
 
 def test_absent(tmp_path):
