@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -76,9 +77,11 @@ def plan(root: Path, output: Path, settings: FlowSettings) -> list[FlowTask]:
     if output.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {output} lies in the input {root}, where its maps would pass for frames")
     folders: dict[Path, list[Path]] = {}
-    for path in sorted(root.rglob("*")) if root.is_dir() else []:
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            folders.setdefault(path.parent, []).append(path)
+    for parent, _, names in os.walk(root, followlinks=True):  # data sets may be linked into place
+        frames = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+        frames = [frame for frame in frames if frame.suffix.lower() in IMAGE_SUFFIXES]
+        if frames:
+            folders[Path(parent)] = frames
     if not folders:
         raise FileNotFoundError(f"no frames ({', '.join(IMAGE_SUFFIXES)}) in or below {root}")
     tasks = []

@@ -158,3 +158,11 @@ def test_problems_name_the_file(frames, tmp_path):
     Image.new("RGB", (16, 12)).save(frames / "a" / "00002.jpg")
     with pytest.raises(ValueError, match="more than one image for frame 00002"):
         plan(frames, tmp_path / "out", settings())
+
+
+def test_linked_sequences_are_followed(frames, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "clip").symlink_to(next(path for path in frames.rglob("*.png")).parent, target_is_directory=True)
+    assert run(linked, tmp_path / "of links", settings()) > 0
+    assert (tmp_path / "of links" / "clip").is_dir()
