@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hmhi.data.media import find_frames, read_rgb
 from hmhi.flow.compensate import METHODS as COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
@@ -18,7 +19,9 @@ from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compute the optical flow of frame folders.")
-    parser.add_argument("--input", type=Path, required=True, help="folder of frames, or of such folders")
+    parser.add_argument(
+        "--input", type=Path, required=True, help="folder of frames, or of such folders, zip files or videos"
+    )
     parser.add_argument("--output", type=Path, required=True, help="receives maps in the same subfolders")
     parser.add_argument("--method", choices=METHODS, default="dis")
     parser.add_argument("--direction", choices=("forward", "backward"), default="forward")
@@ -60,11 +63,12 @@ def run(args: argparse.Namespace) -> None:
         args.method, weights_name, weights_hash, args.direction, args.last, args.compensation, args.format
     )
     batch_size = args.batch_size or (1 if device == "cpu" else 8)
-    tasks = shard(plan(args.input, args.output, settings), rank, world_size)
+    sequences = find_frames(args.input)
+    tasks = shard(plan(args.input, sequences, args.output, settings), rank, world_size)
     estimator = build_estimator(args.method, device, args.weights)
     write_manifest(args.output, settings)
     with tqdm(total=len(tasks), unit="map", disable=None if rank == 0 else True) as bar:
-        made = make_flow(tasks, settings, estimator, bar.update, batch_size)
+        made = make_flow(tasks, settings, estimator, read_rgb, bar.update, batch_size)
     print(f"{len(tasks)} maps in {args.output}, {len(tasks) - made} of them from an earlier run")
 
 

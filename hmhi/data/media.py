@@ -77,6 +77,28 @@ def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
 
 
+def find_frames(root: Path) -> dict[Path, list[Path]]:
+    """Frames, in order, of every folder and pack at or below a folder, or of one video file or pack.
+
+    Returns:
+        Path relative to the root, of a pack without its suffix -> frames. A folder goes before a pack of its name.
+
+    Raises:
+        BadFileError: A pack is not a readable zip or video file.
+    """
+    if root.is_file():
+        return {Path(): list_files(root, IMAGE_SUFFIXES)}
+    found = {}
+    for parent, folders, names in os.walk(root, followlinks=True):  # data sets may be linked into place
+        folders[:] = (name for name in folders if not name.startswith("."))
+        packs = (name for name in names if Path(name).suffix.lower() in PACK_SUFFIXES and name[0] != ".")
+        for sequence in (Path(parent), *(Path(parent, name) for name in packs)):
+            name = sequence if sequence.is_dir() else sequence.with_suffix("")
+            if frames := list_files(sequence, IMAGE_SUFFIXES | {".ppm"}):
+                found[name.relative_to(root)] = frames
+    return dict(sorted(found.items()))
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Decode an image to uint8 (H, W, 3); an EXIF orientation is not applied, so that masks keep fitting.
 

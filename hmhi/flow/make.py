@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,6 @@ from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.files import write_atomically
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 _JPEG_QUALITY = 95
 
 
@@ -67,8 +65,16 @@ class FlowTask:
     """File to write."""
 
 
-def plan(root: Path, output: Path, settings: FlowSettings) -> list[FlowTask]:
-    """List the maps of every folder of frames at or below `root`, in order.
+def plan(
+    root: Path, sequences: Mapping[Path, Sequence[Path]], output: Path, settings: FlowSettings
+) -> list[FlowTask]:
+    """List the maps to make, in order.
+
+    Args:
+        root: Where the frames lie.
+        sequences: Folder below `root`, relative to it -> its frames in order.
+        output: Receives the maps in the same folders.
+        settings: What to make.
 
     Raises:
         FileNotFoundError: No frames there.
@@ -76,25 +82,21 @@ def plan(root: Path, output: Path, settings: FlowSettings) -> list[FlowTask]:
     """
     if output.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {output} lies in the input {root}, where its maps would pass for frames")
-    folders: dict[Path, list[Path]] = {}
-    for parent, _, names in os.walk(root, followlinks=True):  # data sets may be linked into place
-        frames = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-        frames = [frame for frame in frames if frame.suffix.lower() in IMAGE_SUFFIXES]
-        if frames:
-            folders[Path(parent)] = frames
-    if not folders:
-        raise FileNotFoundError(f"no frames ({', '.join(IMAGE_SUFFIXES)}) in or below {root}")
+    if not sequences:
+        raise FileNotFoundError(
+            f"no frames in or below {root}; expected images, zip files of images, or videos"
+        )
     tasks = []
-    for folder, frames in sorted(folders.items()):
+    for folder, frames in sequences.items():
         stems = [frame.stem for frame in frames]
         if len(set(stems)) < len(stems):
             twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-            raise ValueError(f"{folder}: more than one image for frame {', '.join(twice)}")
-        tasks += _plan_sequence(frames, output / folder.relative_to(root), settings)
+            raise ValueError(f"{root / folder}: more than one image for frame {', '.join(twice)}")
+        tasks += _plan_sequence(frames, output / folder, settings)
     return tasks
 
 
-def _plan_sequence(frames: list[Path], folder: Path, settings: FlowSettings) -> list[FlowTask]:
+def _plan_sequence(frames: Sequence[Path], folder: Path, settings: FlowSettings) -> list[FlowTask]:
     step = 1 if settings.direction == "forward" else -1
     end = len(frames) - 1 if step == 1 else 0
     tasks = []
@@ -143,6 +145,7 @@ def make_flow(
     tasks: list[FlowTask],
     settings: FlowSettings,
     estimator: FlowEstimator,
+    read: Callable[[Path], np.ndarray],
     done: Callable[[int], object],
     batch_size: int = 1,
 ) -> int:
@@ -152,6 +155,7 @@ def make_flow(
         tasks: From `plan`, or a part of them.
         settings: Those of the plan.
         estimator: Computes flow between two frames.
+        read: Decodes a frame to (H, W, 3) uint8 RGB, or raises ValueError.
         done: Called with 1 after every map, found or made.
         batch_size: Maps computed at a time, if the estimator is one for batches and their frames are of one size.
 
@@ -167,7 +171,7 @@ def make_flow(
             done(1)
         else:
             missing.append(task)
-    frames = _Frames()
+    frames = _Frames(read)
     for start in range(0, len(missing), batch_size):
         group = missing[start : start + batch_size]
         pairs = [_read_pair(task, frames) for task in group]
@@ -186,17 +190,15 @@ def shard(tasks: list[FlowTask], rank: int, world_size: int) -> list[FlowTask]:
 class _Frames:
     """Decodes frames and keeps the two that the next map may need again."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Path], np.ndarray]) -> None:
+        self._read = read
         self._kept: dict[Path, np.ndarray] = {}
 
     def __getitem__(self, path: Path) -> np.ndarray:
         if path not in self._kept:
             while len(self._kept) > 1:
                 del self._kept[next(iter(self._kept))]
-            try:
-                self._kept[path] = np.asarray(Image.open(path).convert("RGB"))
-            except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path}: cannot be read as an image ({error})") from None
+            self._kept[path] = self._read(path)
         return self._kept[path]
 
 

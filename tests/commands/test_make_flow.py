@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,20 @@ def test_dis_then_resume(run, frames, tmp_path):
     assert red
     assert json.loads((output / "manifest.json").read_text())["method"] == "dis"
     assert "6 of them from an earlier run" in run("--input", frames, "--output", output).stdout
+
+
+def test_packs_are_read_as_they_are(run, frames, tmp_path):
+    assert run("--input", frames, "--output", tmp_path / "from folders").returncode == 0
+    packs = tmp_path / "packs"
+    for name in ("first", "second"):
+        shutil.make_archive(str(packs / name), "zip", frames / name)
+    done = run("--input", packs, "--output", tmp_path / "from packs")
+    assert done.returncode == 0, done.stderr
+    maps = sorted((tmp_path / "from folders").rglob("*.png"))
+    assert len(maps) == 6
+    for path in maps:
+        other = tmp_path / "from packs" / path.relative_to(tmp_path / "from folders")
+        assert other.read_bytes() == path.read_bytes()
 
 
 def test_ranks_share_the_work(run, frames, tmp_path):

@@ -17,6 +17,7 @@ from hmhi.data import media
 from hmhi.data.media import (
     BadFileError,
     count_frames,
+    find_frames,
     list_files,
     read_flow_rgb,
     read_mask,
@@ -186,6 +187,22 @@ def video(tmp_path) -> Path:
         writer.write(np.full((40, 64, 3), (200, 20, 25 * t), np.uint8))  # BGR
     writer.release()
     return path
+
+
+def test_frames_of_folders_and_packs(tmp_path, video):
+    for name in ("deep/a", "b", ".work/c"):
+        for t in range(2):
+            save(tmp_path / name / f"{t:05d}.jpg", picture(t))
+    shutil.make_archive(str(tmp_path / "deep" / "d"), "zip", tmp_path / "b")
+    (tmp_path / "b.zip").write_bytes((tmp_path / "deep" / "d.zip").read_bytes())
+    (tmp_path / "manifest.json").write_text("{}")
+    found = find_frames(tmp_path)
+    assert [(str(name), len(frames)) for name, frames in found.items()] == [
+        ("b", 2), ("bear", 8), ("deep/a", 2), ("deep/d", 2),
+    ]  # fmt: skip
+    assert found[Path("b")][0] == tmp_path / "b" / "00000.jpg"  # the folder, not the pack
+    assert len(find_frames(video)[Path()]) == 8
+    assert find_frames(tmp_path / "nowhere") == {}
 
 
 def test_video_pack_reads_exact_frames_in_any_order(video):
