@@ -68,7 +68,7 @@ _SPECS = (
         aliases=("longvideos", "LongVideos", "long_videos"),
         splits={"val": "val"},
     ),
-    DatasetSpec(name="duts", folder="DUTS", splits={"train": "train"}, dense=True, still=True),
+    DatasetSpec(name="duts", folder="DUTS", dense=True, still=True),
 )
 
 DATASETS: Mapping[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

@@ -26,6 +26,9 @@ from hmhi.data.media import (
 from hmhi.data.splits import PUBLISHED
 from hmhi.flow.provenance import UNKNOWN, read_record
 
+YTOBJ_SIZES = ("480x360", "854x480")
+"""Sizes of YouTube-Objects on which papers report scores."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -97,7 +100,9 @@ def check_split(root: Path, dataset: str, split: str, decode: int = 3) -> SplitR
         report.videos, problems = scan_layout(layout, spec, need_flow=True, need_mask=True)
     except DatasetNotFoundError as error:
         report.absent = True
-        report.findings.append(Finding(str(error), f"python tools/prepare_data.py {dataset} --source ..."))
+        spare = spec.still and split == "val"  # nothing is validated on single images
+        fix = f"python tools/prepare_data.py {dataset} --source ..."
+        report.findings.append(Finding(str(error), fix, note=spare))
         return report
     except DatasetError as error:
         report.findings.append(Finding(str(error), "see docs/DATA.md for the layouts that are understood"))
@@ -109,6 +114,12 @@ def check_split(root: Path, dataset: str, split: str, decode: int = 3) -> SplitR
     report.findings += _compare_with_published(report)
     for video in tqdm(report.videos, desc=f"{dataset} {split}", unit="video", leave=False, disable=None):
         _check_files(report, video, decode)
+    if dataset == "ytobj" and (known := report.sizes.keys() & YTOBJ_SIZES):
+        problem = (
+            f"this copy is {' and '.join(sorted(known))}; {' and '.join(YTOBJ_SIZES)} are in circulation"
+        )
+        fix = "compare scores only with those on the same size, and state it"
+        report.findings.append(Finding(problem, fix, note=True))
     return report
 
 

@@ -62,6 +62,21 @@ def test_missing_flow_leaves_the_rest_usable(tmp_path):
     assert report.state == "problems" and readiness(dis, [report]) == "fbms train: problems"
 
 
+def test_the_size_of_youtube_objects_is_noted(tmp_path):
+    write_clean(tmp_path / "Youtube-Objects", "cat0001_01", split="val", frames=2, size=(360, 480))
+    report = check_split(tmp_path, "ytobj", "val")
+    assert report.state == "ready"
+    assert [f.problem.split(";")[0] for f in report.findings] == ["this copy is 480x360"]
+
+
+def test_single_images_need_no_validation_part(tmp_path):
+    save(tmp_path / "DUTS/Images/train/a.jpg", picture(0))
+    save(tmp_path / "DUTS/Annotations/train/a.png", half_mask())
+    train, val = (check_split(tmp_path, "duts", split) for split in ("train", "val"))
+    assert train.state == "ready"
+    assert val.absent and problems(val) == []
+
+
 def break_mask_size(base):
     save(base / "Annotations/train/v/00000.png", half_mask((30, 40)))
 
