@@ -6,9 +6,6 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # An environment that has all packages but this one is good enough: the scripts find hmhi here.
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-# Idle OpenMP threads sleep instead of spinning: on a busy machine spinning makes CPU training ten times slower.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
-
 # Prints the interpreter to use: $PYTHON, the active environment's, .venv's, or python3.
 find_python() {
     if [[ -n "${PYTHON:-}" ]]; then
