@@ -24,6 +24,7 @@ from hmhi.data.media import (
     read_rgb,
 )
 from hmhi.engine.infer import FrameResult
+from hmhi.flow.files import write_atomically
 from hmhi.viz.overlay import draw_overlay
 
 FRAME_FOLDER_FPS = 24.0  # of an overlay whose source is a folder of frames
@@ -203,10 +204,8 @@ def to_levels(prob: np.ndarray) -> np.ndarray:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with write_atomically(path) as stream:
+        stream.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _partial(path: Path) -> Path:
