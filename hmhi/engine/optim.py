@@ -23,7 +23,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     groups = parameter_groups(model, config.weight_decay, decay_norms=config.decay_norms)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:
