@@ -43,12 +43,7 @@ class Thing:
         """One surface a part."""
 
         def outer(t: float) -> np.ndarray:
-            size = self.height * np.exp(self.grow(t))
-            c, s = np.cos(self.turn(t)), np.sin(self.turn(t))
-            across, along = (c * _RIGHT + s * _DOWN) * size, (-s * _RIGHT + c * _DOWN) * size
-            # Turns about the middle of the body, half its height above the feet.
-            origin = self.path(t) - 0.5 * size * _DOWN + 0.5 * along
-            return camera.plane(t, origin, across * self.mirror, along)
+            return camera.plane(t, *self._billboard(t))
 
         return [
             Surface(
@@ -57,6 +52,38 @@ class Thing:
             )
             for part in self.parts
         ]  # fmt: skip
+
+    def _billboard(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """World point of its feet, and the world vectors of a unit across and along it."""
+        size = self.height * np.exp(self.grow(t))
+        c, s = np.cos(self.turn(t)), np.sin(self.turn(t))
+        across, along = (c * _RIGHT + s * _DOWN) * size, (-s * _RIGHT + c * _DOWN) * size
+        # Turns about the middle of the body, half its height above the feet.
+        return self.path(t) - 0.5 * size * _DOWN + 0.5 * along, across * self.mirror, along
+
+    def reflect(self, camera: Camera, ground: float, strength: float, ripples: Waves) -> list[Surface]:
+        """Its image in wet ground or water: it moves as the thing does, but is not labelled.
+
+        Args:
+            camera: Who looks.
+            ground: Height of the mirror, downward.
+            strength: Opacity of the image, 0-1.
+            ripples: Deform the image, in units of the thing's height.
+        """
+        flip = np.array([1.0, -1.0, 1.0])
+
+        def outer(t: float) -> np.ndarray:
+            origin, across, along = self._billboard(t)
+            return camera.plane(t, origin * flip + 2 * ground * _DOWN, across * flip, along * flip)
+
+        images = []
+        for part in self.parts:
+            canvas = part.canvas.copy()
+            canvas[..., 3] = canvas[..., 3] * strength
+            images.append(
+                Surface(canvas, outer, fixed(part.to_thing(0)) if self.frozen else part.to_thing, ripples)
+            )
+        return images
 
     def cast(self, camera: Camera, ground: float) -> Surface:
         """Its shadow on the ground."""
@@ -133,7 +160,9 @@ def scenery(rng: np.random.Generator, layout: Layout, size: tuple[int, int], dur
     return things
 
 
-def backdrop(rng: np.random.Generator, layout: Layout, size: tuple[int, int]) -> list[Surface]:
+def backdrop(
+    rng: np.random.Generator, layout: Layout, size: tuple[int, int], *, water: bool
+) -> list[Surface]:
     """What is behind every thing, from back to front: a wall; or a far picture, the ground and ridges on it."""
     fx = layout.camera.focal[0]
     picture = scenic_texture(rng, (size[0], int(size[1] * 1.5)))
@@ -142,13 +171,13 @@ def backdrop(rng: np.random.Generator, layout: Layout, size: tuple[int, int]) ->
         distance = log_uniform(rng, 1.1, 8) + 0.5 * np.tan(abs(slant))
         across = np.array([np.cos(slant), 0, np.sin(slant)])
         along = np.array([0, np.cos(tilt), np.sin(tilt)])
-        waves = _water(rng, distance) if rng.random() < 0.12 else None
+        waves = _water(rng, distance) if water else None
         texel = distance / fx * rng.uniform(0.7, 1.6)
         return [_tiled(rng, layout.camera, picture, distance * _AHEAD, across, along, texel, waves)]
     far = _tiled(
         rng, layout.camera, picture, _FAR * _AHEAD, _RIGHT, _DOWN, _FAR / fx * rng.uniform(0.7, 1.6), None
     )
-    waves = _water(rng, 1.0) if rng.random() < 0.15 else None
+    waves = _water(rng, 1.0) if water else None
     floor = scenic_texture(rng, size)
     ground = _tiled(
         rng, layout.camera, floor, layout.ground * _DOWN, _RIGHT, -_AHEAD, rng.uniform(0.6, 1.5) / fx, waves

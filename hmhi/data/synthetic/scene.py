@@ -11,7 +11,17 @@ import numpy as np
 
 from hmhi.data.synthetic.draws import log_normal, log_uniform
 from hmhi.data.synthetic.furniture import Layout, Thing, backdrop, mover, ridge, scenery, smoke
-from hmhi.data.synthetic.motion import STILL, Camera, Curve, Path, bounded, joined, sway, travel
+from hmhi.data.synthetic.motion import (
+    STILL,
+    Camera,
+    Curve,
+    Path,
+    bounded,
+    joined,
+    random_waves,
+    sway,
+    travel,
+)
 from hmhi.data.synthetic.render import Surface
 
 _DOWN = np.array([0.0, 1.0, 0.0])
@@ -26,15 +36,17 @@ class Scene:
         things: What moves and what stands.
         ground: Height of the ground plane, downward; None where nothing casts a shadow.
         foreground: Surfaces in front of everything.
+        reflections: Images of the things in the ground.
     """
 
     def __init__(
         self, camera: Camera, background: list[Surface], things: list[Thing], ground: float | None,
-        foreground: list[Surface],
+        foreground: list[Surface], reflections: list[Surface],
     ) -> None:  # fmt: skip
         self.camera = camera
         self.background = background
         self.foreground = foreground
+        self.reflections = reflections
         self.things = [(thing, thing.surfaces(camera)) for thing in things]
         self.shadows = [thing.cast(camera, ground) for thing in things if thing.shadow and ground is not None]
 
@@ -43,20 +55,21 @@ class Scene:
         eye = self.camera.position(t)
         far_to_near = sorted(self.things, key=lambda pair: -(pair[0].path(t)[2] - eye[2]))
         standing = [surface for _, surfaces in far_to_near for surface in surfaces]
-        return [*self.background, *self.shadows, *standing, *self.foreground]
+        return [*self.background, *self.reflections, *self.shadows, *standing, *self.foreground]
 
 
 def build_scene(rng: np.random.Generator, size: tuple[int, int], duration: int) -> Scene:
-    """Draw a world in which the salient thing is in view, and moves, for most of a clip.
+    """Draw a world in which the salient thing is in view, and moves, for most of a clip; some leave and return.
 
     Args:
         rng: Source of every choice.
         size: Height and width of the frames in pixels.
         duration: Last frame time that will be rendered.
     """
+    in_view = 2 if rng.random() < 0.06 else 3
     for _ in range(60):
         layout = _draw_layout(rng, size)
-        if _in_view_and_moving(layout, size, duration):
+        if _in_view_and_moving(layout, size, duration, in_view):
             break
     return _furnish(rng, layout, size, duration)
 
@@ -120,8 +133,8 @@ def _draw_camera(
     )  # fmt: skip
 
 
-def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int) -> bool:
-    """Whether the salient thing is in the frame at the start, middle and end, and moves at two of them."""
+def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int, in_view: int) -> bool:
+    """Whether the salient thing is in view at `in_view` of start, middle and end, and moves at two of them."""
     height, width = size
     pixel = np.sqrt(height * width) / 256
     seen = moving = 0
@@ -138,7 +151,7 @@ def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int) ->
         as_if_still = projection_next @ (middle - eye_next)
         own = as_moved[:2] / as_moved[2] - as_if_still[:2] / as_if_still[2]
         moving += np.hypot(*own) > 0.7 * pixel
-    return seen == 3 and moving >= 2
+    return seen >= in_view and moving >= 2
 
 
 def _furnish(rng: np.random.Generator, layout: Layout, size: tuple[int, int], duration: int) -> Scene:
@@ -161,5 +174,18 @@ def _furnish(rng: np.random.Generator, layout: Layout, size: tuple[int, int], du
         foreground.append(ridge(rng, layout, size, depth=rng.uniform(0.5, 0.85)))
     if rng.random() < 0.08:
         foreground.append(smoke(rng, layout))
+    water = rng.random() < 0.15
+    reflections = []
+    if layout.kind == "ground" and rng.random() < (
+        0.75 if water else 0.05
+    ):  # a lake, or a wet or polished floor
+        strength = rng.uniform(0.3, 0.85) if water else rng.uniform(0.15, 0.45)
+        ripples = random_waves(rng, rng.uniform(0.05, 0.4), (0.1, 0.8), (6, 30), 3)
+        far_to_near = sorted(things, key=lambda thing: -thing.path.start[2])
+        reflections = [
+            image
+            for thing in far_to_near
+            for image in thing.reflect(camera, layout.ground, strength, ripples)
+        ]
     ground = layout.ground if layout.kind != "wall" else None
-    return Scene(camera, backdrop(rng, layout, size), things, ground, foreground)
+    return Scene(camera, backdrop(rng, layout, size, water=water), things, ground, foreground, reflections)
