@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 MIXED = "mixed"
 """Method of synthetic videos that hold flow of several kinds, so that no other one is foreign to them."""
 KEYS = ("method", "direction", "last", "normalisation", "compensation")
-COMPARED = ("method", "direction")
+COMPARED = ("method", "direction", "compensation")
 _LEVELS = 3  # a manifest covers the maps of its folder, of sequences in it, and of splits that hold sequences
 
 
@@ -50,7 +50,7 @@ def computed_record(method: str, last: str = "repeat") -> dict[str, str]:
 
 
 def flow_mismatch(trained: Mapping[str, Mapping[str, str]], used: Mapping[str, str]) -> str | None:
-    """Say how flow differs in method or direction from what a network was trained on.
+    """Say how flow differs in method, direction or compensation from what a network was trained on.
 
     Args:
         trained: Data set -> record of its training flow.
@@ -72,4 +72,6 @@ def _may_agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def _words(record: Mapping[str, str]) -> str:
-    return ", ".join(record.get(key, UNKNOWN) for key in COMPARED)
+    method, direction, compensation = (record.get(key, UNKNOWN) for key in COMPARED)
+    words = f"{method}, {direction}"
+    return words if compensation in ("none", UNKNOWN) else f"{words}, {compensation} taken out"

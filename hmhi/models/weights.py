@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hmhi.config import Config, config_from_dict
@@ -34,6 +34,8 @@ from hmhi.models.key_maps import (
 FORMAT = "hmhi-1"
 WRAPPERS = ("model", "network", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
+DESCRIPTION = ("format", "config", "environment", "flow", "scores")
+"""What a checkpoint says about its weights; JSON strings in the metadata of a .safetensors file."""
 
 
 def load_model(
@@ -124,11 +126,34 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         tensors: dict[str, Any] = load_file(path)
-        return (
-            {"config": json.loads(metadata["config"]), "model": tensors} if "config" in metadata else tensors
-        )
+        if "config" not in metadata:
+            return tensors
+        described = {key: json.loads(metadata[key]) for key in DESCRIPTION if key in metadata}
+        return {**described, "model": tensors}
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from None
+
+
+def to_safetensors(contents: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> bytes:
+    """A checkpoint's weights as a .safetensors file for release, which `load_state` reads back.
+
+    Args:
+        contents: Of a checkpoint that training wrote: ``model`` and its `DESCRIPTION`.
+        dtype: Of all floating-point tensors.
+
+    Raises:
+        CheckpointError: There is no config inside, or a weight is too large for the dtype.
+    """
+    if "config" not in contents or "model" not in contents:
+        raise CheckpointError("only a checkpoint with a config and a model can be exported")
+    tensors = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous()
+        for key, value in strip_prefixes(contents["model"]).items()
+    }
+    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"not finite as {dtype}: {few(broken)}")
+    return save(tensors, {key: json.dumps(contents[key]) for key in DESCRIPTION if key in contents})
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

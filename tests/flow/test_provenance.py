@@ -48,11 +48,12 @@ DIS = computed_record("dis")
         ({"ytvos": DIS | {"method": "raft"}, "davis16": DIS}, DIS, False),
         ({"ytvos": DIS | {"method": "raft"}, "davis16": {}}, DIS, False),
         ({"ytvos": DIS | {"method": "raft"}, "davis16": DIS | {"direction": "backward"}}, DIS, True),
+        ({"ytvos": DIS}, DIS | {"compensation": "homography"}, True),
         ({"synthetic": computed_record("mixed")}, DIS, False),
         ({"synthetic": computed_record("mixed")}, DIS | {"direction": "backward"}, True),
     ],
 )
-def test_only_known_differences_of_method_and_direction_count(trained, used, differs):
+def test_only_known_differences_count(trained, used, differs):
     assert (flow_mismatch(trained, used) is not None) == differs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from hmhi.data.synthetic.clip import render_clip
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.files import write_atomically
+from hmhi.flow.provenance import FORMAT, MANIFEST, UNKNOWN, computed_record, read_record
 
 
 def write_dataset(
@@ -19,9 +21,9 @@ def write_dataset(
 ) -> Path:  # fmt: skip
     """Render videos into ``<root>/<name>/{Images,Annotations,Flows}/<split>/<video>/<stem>.{jpg,png}``.
 
-    Images are JPEG, annotations are greyscale PNG with 0 and 255, flow is PNG on the colour wheel. Every file
-    appears whole or not at all, and a video whose files are all there is not rendered again, so that an
-    interrupted call can be repeated.
+    Images are JPEG, annotations are greyscale PNG with 0 and 255, flow is PNG on the colour wheel, with a
+    manifest of how it was made (`hmhi.flow.provenance`). Every file appears whole or not at all, and a video
+    whose files are all there is not rendered again, so that an interrupted call can be repeated.
 
     Args:
         root: Folder that holds the data sets.
@@ -35,8 +37,12 @@ def write_dataset(
 
     Returns:
         The folder of the data set.
+
+    Raises:
+        ValueError: An argument is out of range, or the split holds videos with another kind of flow.
     """
     folder = Path(root) / name
+    _write_manifest(folder / "Flows" / split, flow)
     for index in range(videos):
         video = f"scene_{seed + index:05d}"
         paths = [
@@ -55,6 +61,16 @@ def write_dataset(
             _save(files["Annotations"], clip.masks[frame] * np.uint8(255), "PNG")
             _save(files["Flows"], flow_to_rgb(clip.flows[frame]), "PNG")
     return folder
+
+
+def _write_manifest(flows: Path, flow: str) -> None:
+    before = read_record(flows)["method"]
+    if before not in (flow, UNKNOWN):
+        raise ValueError(f"{flows} holds {before} flow; choose another output folder for {flow} flow")
+    # The last frame's flow leads to a frame that is rendered but not written.
+    record = {"format": FORMAT, **computed_record(flow, last="forward")}
+    with write_atomically(flows / MANIFEST) as stream:
+        stream.write((json.dumps(record, indent=2) + "\n").encode())
 
 
 def _save(path: Path, picture: np.ndarray, kind: str, **options: int) -> None:

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from hmhi.data.synthetic import render_clip, write_dataset
 from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.provenance import read_record
 
 
 def tree(folder):
@@ -13,7 +15,8 @@ def test_layout_and_contents(tmp_path):
     folder = write_dataset(tmp_path, "Toy", "train", videos=2, frames=3, size=(64, 80), seed=7)
     assert folder == tmp_path / "Toy"
     files = tree(folder)
-    assert len(files) == 2 * 3 * 3
+    assert len(files) == 2 * 3 * 3 + 1
+    assert read_record(folder / "Flows/train")["method"] == "exact"
     assert "Images/train/scene_00008/00002.jpg" in files
     clip = render_clip(7, 3, (64, 80))
     mask = np.asarray(Image.open(folder / "Annotations/train/scene_00007/00001.png"))
@@ -34,5 +37,7 @@ def test_a_second_call_fills_what_is_missing_and_touches_nothing_else(tmp_path):
     write_dataset(tmp_path, **arguments)
     assert lost.read_bytes() == content
     assert tree(folder) == sorted(before)
+    with pytest.raises(ValueError, match="holds exact flow"):
+        write_dataset(tmp_path, **arguments, flow="dis")
     kept = [path for path in before if "scene_00000" in path]
     assert all((folder / path).stat().st_mtime_ns == before[path] for path in kept)

@@ -1,0 +1,35 @@
+"""Write a training checkpoint's weights for release: half precision, safetensors, the config inside.
+
+python tools/export_weights.py --checkpoint runs/embedded/ckpt/best.pt --output checkpoint/hmhi_embedded.safetensors
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hmhi.engine.precision import DTYPES
+from hmhi.flow.files import write_atomically
+from hmhi.models.weights import load_state, to_safetensors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write a checkpoint's weights for release.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="such as best.pt of a run")
+    parser.add_argument("--output", type=Path, required=True, help=".safetensors file to write")
+    parser.add_argument("--precision", default="fp16", choices=sorted(DTYPES), help="of the tensors")
+    args = parser.parse_args()
+    try:
+        if args.output.suffix != ".safetensors":
+            raise ValueError(f"--output must end in .safetensors, got {args.output}")
+        contents = to_safetensors(load_state(args.checkpoint), DTYPES[args.precision])
+        with write_atomically(args.output) as stream:
+            stream.write(contents)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.output}: {len(contents) / 1e6:.1f} MB, {args.precision}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
