@@ -92,22 +92,62 @@ class HMHINet(nn.Module):
         Raises:
             ValueError: An input is missing, shapes differ, or they changed in the middle of a video.
         """
+        features = self.encode(image, flow)
+        frame = flow if self.encoder.inputs == "flow" else image
+        assert frame is not None  # `encode` has checked it
+        return self.advance(features, (frame.shape[2], frame.shape[3]), memory, write=write)
+
+    def advance(
+        self,
+        features: dict[int, Tensor],
+        size: tuple[int, int],
+        memory: Memory | None = None,
+        *,
+        write: bool = True,
+    ) -> tuple[Tensor, Memory]:
+        """The part of `step` after the encoder, which needs the frame before to be done.
+
+        Args:
+            features: What `encode` returned for this frame, or this frame's rows of a larger batch.
+            size: (H, W) of the image, before padding.
+            memory: As for `step`.
+            write: As for `step`.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            ValueError: The frame's size or batch differs from that of the frames remembered.
+        """
         memory = memory or self.new_memory()
-        height, width = self._check(image, flow)
-        features = self.encode(_pad(image), _pad(flow))
         if memory.frame > 0:
             features = self.interact(self.read(features, memory))
         coarse = self.decoder(list(features.values()))  # (B, 1, H / 4, W / 4)
         memory = self.write(features, coarse, memory, keep=write)
-        return upsample(coarse, MASK_STRIDE)[..., :height, :width], memory
+        return upsample(coarse, MASK_STRIDE)[..., : size[0], : size[1]], memory
 
     def new_memory(self) -> Memory:
         """The empty memory that a video starts with."""
         return Memory(banks={stage: MemoryBank(limit=self.policy.frames) for stage in self.memory_stages})
 
     def encode(self, image: Tensor | None, flow: Tensor | None) -> dict[int, Tensor]:
-        """Stage to fused feature (B, C, h, w), Eq. 1; H and W multiples of 32."""
-        return dict(enumerate(self.encoder(image, flow), start=1))
+        """Stage (1-4) to fused feature, Eq. 1.
+
+        Needs no memory: the frames of a video may be encoded ahead, several in one batch, and passed to
+        `advance` one after the other.
+
+        Args:
+            image: (B, 3, H, W), as for `step`.
+            flow: (B, 3, H, W), as for `step`.
+
+        Returns:
+            (B, C, h, w) each; h and w are H and W, rounded up to multiples of 32, over the stage's stride.
+
+        Raises:
+            ValueError: An input is missing, or shapes differ.
+        """
+        self._check(image, flow)
+        return dict(enumerate(self.encoder(_pad(image), _pad(flow)), start=1))
 
     def read(self, features: dict[int, Tensor], memory: Memory) -> dict[int, Tensor]:
         """Refine each stage that has a bank with what the bank holds, Eq. 2 and 5-7."""
@@ -140,7 +180,7 @@ class HMHINet(nn.Module):
                 banks[stage] = banks[stage].append(*readout.keys_values(tokens, grid))
         return Memory(frame=memory.frame + 1, banks=banks)
 
-    def _check(self, image: Tensor | None, flow: Tensor | None) -> tuple[int, int]:
+    def _check(self, image: Tensor | None, flow: Tensor | None) -> None:
         needed = {"image": image, "flow": flow}
         if self.encoder.inputs != "image+flow":
             needed = {self.encoder.inputs: needed[self.encoder.inputs]}
@@ -152,8 +192,6 @@ class HMHINet(nn.Module):
         shapes = {tuple(x.shape) for x in needed.values() if x is not None}
         if len(shapes) > 1:
             raise ValueError(f"image and flow differ in shape: {sorted(shapes)}")
-        height, width = shapes.pop()[2:]
-        return height, width
 
 
 def _pad(x: Tensor | None) -> Tensor | None:

@@ -95,6 +95,19 @@ def test_clip_is_a_loop_over_steps():
         assert torch.equal(model(images, flows), torch.stack(steps, dim=1))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (50, 83)])
+def test_encoding_ahead_in_one_batch_changes_nothing(size):
+    model = make()
+    images, flows = clip(4, 1, size)
+    memory = None
+    with torch.inference_mode():
+        encoded = model.encode(images[0], flows[0])  # the video's frames are the batch
+        for t, expected in enumerate(model(images, flows)[0]):
+            features = {stage: feature[t : t + 1] for stage, feature in encoded.items()}
+            logits, memory = model.advance(features, size, memory)
+            torch.testing.assert_close(logits[0], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_memory_changes_the_result_and_is_never_shared():
     model = make()
     images, flows = clip(2)
