@@ -45,7 +45,7 @@ def main() -> int:
 def run(args: argparse.Namespace) -> None:
     checkpoint = args.checkpoint or default_checkpoint(ROOT / "runs")
     videos = find_videos(args.input, args.flow, args.sequences)
-    segmenter = VideoSegmenter(checkpoint, args.device, args.overrides)
+    segmenter = VideoSegmenter(checkpoint, args.device, overrides=args.overrides)
     segmenter.warn_of_other_flow(args.flow)
     settings = {
         "checkpoint": str(checkpoint),

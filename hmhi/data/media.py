@@ -8,17 +8,22 @@ A sequence is a folder of frames, or a *pack*: ``bear.zip`` or ``bear.mp4`` in t
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import zipfile
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, read_flo
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MASK_SUFFIXES = frozenset({".png"})
@@ -33,6 +38,10 @@ SHAPE_TOLERANCE = 0.05
 """Relative difference in aspect ratio between an image and its flow map that is still taken for rounding."""
 
 _FRAME = ".frame"
+_FLUSHED = 64
+"""Frames that a decoder may still hold back where its input breaks off: reordering and its threads' delay."""
+_ATTEMPTS = 8
+"""Failures in a row after which no further frame is expected of a damaged video."""
 
 
 class BadFileError(ValueError):
@@ -62,7 +71,7 @@ def list_sequences(parent: Path) -> list[str]:
 
 
 def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
-    """Sorted paths of a sequence's files with one of the suffixes; a video file gives its frames.
+    """Paths of a sequence's files with one of the suffixes, 9.jpg before 10.jpg; a video file gives its frames.
 
     Raises:
         BadFileError: A pack is not a readable zip or video file.
@@ -74,7 +83,7 @@ def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
         found = [sequence / name for name in members if Path(name).suffix.lower() in suffixes]
     else:
         return [sequence / f"{index:05d}{_FRAME}" for index in range(count_frames(sequence))]
-    return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
+    return sorted((path for path in found if not path.name.startswith(".")), key=_by_number)
 
 
 def find_frames(root: Path) -> dict[Path, list[Path]]:
@@ -100,18 +109,48 @@ def find_frames(root: Path) -> dict[Path, list[Path]]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Decode an image to uint8 (H, W, 3); an EXIF orientation is not applied, so that masks keep fitting.
+    """Decode an image to uint8 (H, W, 3), as `to_rgb` does arrays.
+
+    An EXIF orientation is not applied: the masks of data sets fit the pixels as they are stored. That of a
+    video file is.
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a readable 8-bit image, or larger than `MAX_PIXELS`.
+        BadFileError: Not a readable image of 8 or 16 bits a channel, or larger than `MAX_PIXELS`.
     """
     if path.suffix == _FRAME:
         return _video_reader(path.parent).read(int(path.stem))
     image = _decode(path)
-    if image.mode.startswith(("I", "F")):
-        raise BadFileError(f"{path}: image of mode {image.mode}; convert it to 8 bits a channel")
-    return np.array(image.convert("RGB"))
+    if not image.mode.startswith(("I", "F")):
+        return np.array(image.convert("RGB"))
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+        raise BadFileError(f"{path}: image of mode {image.mode}; convert it to 8 or 16 bits a channel")
+    return to_rgb(levels.astype(np.uint16))
+
+
+def to_rgb(picture: np.ndarray) -> np.ndarray:
+    """Bring a picture into the one form that everything here reads, uint8 (H, W, 3).
+
+    Grey is repeated, alpha is dropped, and 16 bits are scaled by 1/257, so that white stays white.
+
+    Args:
+        picture: uint8 or uint16, (H, W) or (H, W, C): grey (C = 1), grey and alpha, RGB, or RGB and alpha.
+
+    Raises:
+        ValueError: Another type or shape.
+    """
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if picture.ndim not in (2, 3) or channels not in (1, 2, 3, 4) or picture.size == 0:
+        raise ValueError(f"expected a picture of shape (H, W, 3), got {picture.shape}")
+    if picture.dtype == np.uint16:
+        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if picture.dtype != np.uint8:
+        raise ValueError(f"expected a picture of type uint8 (0-255) or uint16, got {picture.dtype}")
+    picture = picture.reshape(*picture.shape[:2], channels)
+    if channels < 3:
+        return np.repeat(picture[..., :1], 3, axis=2)
+    return np.ascontiguousarray(picture[..., :3])
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -177,14 +216,109 @@ def count_frames(path: Path) -> int:
     """Frames of a video file, counted one by one because containers often state a wrong number.
 
     Raises:
-        BadFileError: Not a readable video.
+        BadFileError: Not a readable video, or damaged in the middle.
     """
-    capture = _capture(path)
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
+    with VideoFile(path) as video:
+        while video.advance():
+            pass
+        return video.passed
+
+
+class VideoFile:
+    """A video file, read from its first frame on; frames come turned as its metadata say.
+
+    Seeking in compressed video is not exact, so it only ever goes forward. A damaged frame is an error where
+    the decoder reports it; many decoders paint over small damage, which nobody can see from outside.
+
+    Args:
+        path: Anything that OpenCV's FFmpeg reads.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a video, also from the methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such video file")
+        self.path = path
+        self.passed = 0
+        """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise BadFileError(f"{path}: not a video that OpenCV can read")
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._capture.release()
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second, on average where the rate varies; None if the file does not say."""
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        return fps if 0 < fps < 1000 else None
+
+    @property
+    def stated_frames(self) -> int | None:
+        """Frames by the container's word, which may be wrong; None without it."""
+        stated = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        return stated if stated > 0 else None
+
+    @property
+    def time(self) -> float:
+        """Time stamp of the present frame in seconds, by the container, so that it holds for any frame rate."""
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+
+    def advance(self) -> bool:
+        """Go to the next frame; False at the end, with a warning if the file seems cut off.
+
+        Raises:
+            BadFileError: The frame cannot be decoded although later ones can.
+        """
+        if self._capture.grab():
+            self.passed += 1
+            return True
+        later = self._frames_behind_damage()
+        missing = (self.stated_frames or 0) - self.passed
+        # A file that breaks off gives back what its decoder held, and then stays far behind its promise.
+        if later and missing - later <= later:
+            raise BadFileError(
+                f"{self.path}: frame {self.passed} cannot be decoded, though later ones can; the file is damaged"
+            )
+        if missing > max(2, self.passed // 20):
+            log.warning(
+                "%s ends after %d of the %d frames that it states; it may be cut off",
+                self.path, self.passed, self.passed + missing,
+            )  # fmt: skip
+        return False
+
+    def picture(self) -> np.ndarray:
+        """The present frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            BadFileError: It cannot be decoded.
+        """
+        good, bgr = self._capture.retrieve()
+        if not good:
+            raise BadFileError(f"{self.path}: frame {self.passed - 1} cannot be decoded")
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def _frames_behind_damage(self) -> int:
+        found = failures = 0
+        while failures < _ATTEMPTS and found <= _FLUSHED:
+            if self._capture.grab():
+                found, failures = found + 1, 0
+            else:
+                failures += 1
+        return found
 
 
 def read_bytes(path: Path) -> bytes:
@@ -203,6 +337,13 @@ def read_bytes(path: Path) -> bytes:
         raise FileNotFoundError(f"{path}: no such member in the zip file") from None
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise BadFileError(f"{path}: cannot be read from the zip file ({error})") from None
+
+
+def _by_number(path: Path) -> list[str | int]:
+    """Sorts names by the numbers in them: without leading zeros 10.jpg would go before 9.jpg."""
+    parts: list[str | int] = [*re.split(r"([0-9]+)", path.name)]
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def _decode(path: Path) -> Image.Image:
@@ -243,29 +384,24 @@ def _cached_zip(path: Path, pid: int) -> zipfile.ZipFile:
 
 
 class _VideoReader:
-    """Reads frames by number, exactly: seeking in compressed video is not, so it only ever moves forward."""
+    """Reads the frames of a video file by number; going back starts it anew."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._capture = _capture(path)
-        self._next = 0
-        self._last: np.ndarray | None = None
+        self._video = VideoFile(path)
+        self._last: tuple[int, np.ndarray] | None = None
 
     def read(self, index: int) -> np.ndarray:
-        if index == self._next - 1 and self._last is not None:
-            return self._last.copy()
-        if index < self._next:
-            self._capture.release()
-            self._capture, self._next = _capture(self.path), 0
-        while self._next <= index:
-            if not self._capture.grab():
-                raise BadFileError(f"{self.path}: frame {index} cannot be read; {self._next} frames can")
-            self._next += 1
-        good, bgr = self._capture.retrieve()
-        if not good:
-            raise BadFileError(f"{self.path}: frame {index} cannot be decoded")
-        self._last = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        return self._last.copy()
+        if self._last is None or self._last[0] != index:
+            if index < self._video.passed:
+                self._video.close()
+                self._video = VideoFile(self._video.path)
+            while self._video.passed <= index:
+                if not self._video.advance():
+                    raise BadFileError(
+                        f"{self._video.path}: frame {index} cannot be read; {self._video.passed} frames can"
+                    )
+            self._last = index, self._video.picture()
+        return self._last[1].copy()
 
 
 def _video_reader(path: Path) -> _VideoReader:
@@ -275,12 +411,3 @@ def _video_reader(path: Path) -> _VideoReader:
 @lru_cache(maxsize=4)
 def _cached_video(path: Path, pid: int) -> _VideoReader:
     return _VideoReader(path)
-
-
-def _capture(path: Path) -> cv2.VideoCapture:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such video file")
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise BadFileError(f"{path}: not a video that OpenCV can read")
-    return capture

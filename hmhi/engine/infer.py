@@ -1,32 +1,51 @@
-"""Segment unseen video, one frame at a time, in memory that does not grow with its length.
+"""Segment unseen video in memory that does not grow with its length.
+
+A stream has three stages that run side by side: decoding, flow (with resizing), and the network in the caller's
+thread. Each hands a few frames to the next and none keeps more.
 
 Example:
     >>> segmenter = VideoSegmenter("runs/finetune_davis16/ckpt/best.pt")
-    >>> for result in segmenter.stream(frames):  # any iterable of (H, W, 3) uint8 RGB frames
+    >>> for result in segmenter.stream("walk.mp4"):  # or a folder, a zip file, arrays, "camera:0"
     ...     use(result.mask)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hmhi.data.media import read_flow_rgb, to_rgb
 from hmhi.data.transforms import normalize, resize_flow, to_chw, to_input
-from hmhi.engine.precision import autocast
+from hmhi.engine.pipeline import run_ahead
+from hmhi.engine.precision import amp_precision, autocast
+from hmhi.engine.scenes import is_cut
+from hmhi.engine.sources import Frames, Source, SourceFrame, open_source
 from hmhi.flow.codec import flow_to_rgb
-from hmhi.flow.estimate import FlowEstimator, build_estimator
-from hmhi.flow.provenance import computed_record, flow_mismatch, read_record
+from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
+from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.memory.bank import Memory
 from hmhi.models.weights import load_state, model_from
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+SIZE_STEP = 32
+"""Sides of the network's input are multiples of this, its coarsest stride, where a short side is asked for."""
+_AHEAD = 2  # frames that may wait between two stages
 
 
 @dataclass(frozen=True)
@@ -34,46 +53,108 @@ class FrameResult:
     """What the network says of one frame, at the size of the source."""
 
     index: int
-    """Number of the frame, from 0."""
+    """Number of the frame in the source, from 0."""
+    time: float | None
+    """Time stamp in seconds; None where the source has none."""
     frame: np.ndarray
     """(H, W, 3) uint8: the frame itself."""
     mask: np.ndarray
-    """(H, W) bool: the salient object."""
+    """(H, W) bool: the salient object; may be empty."""
     prob: np.ndarray
     """(H, W) float32 in [0, 1]."""
     flow: np.ndarray
-    """(H, W, 3) uint8: the flow picture that was read."""
+    """(H, W, 3) uint8: the flow picture that was read; stored flow keeps the size it is stored in."""
+    seconds: Mapping[str, float]
+    """Time that ``decode``, ``flow`` (with resizing) and ``network`` took for this frame. The stages overlap, so
+    a frame takes less than their sum."""
+    scene_cut: bool
+    """Whether the frame was taken for the first one of a new scene, so that its memory began anew."""
 
 
 class VideoSegmenter:
     """A network with its weights and all that it needs to read plain video.
 
+    None stands for what the checkpoint's config says. One segmenter may run several streams by turns; each has
+    a memory of its own.
+
     Args:
         checkpoint: A file that `hmhi.load_model` reads.
-        device: Where the network runs.
-        overrides: Config changes, for example ``infer.flow=raft``, ``infer.image_size=[384,384]``,
-            ``model.memory_frames=3``.
+        device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
+        flow: ``dis``, ``raft``, ``raft-small``, or any `hmhi.flow.estimate.FlowEstimator`.
+        image_size: Size of the network's input, (height, width) or one number for a square; the aspect of the
+            source is not kept, as in training.
+        short_side: Instead of `image_size`: keep the aspect of each source, with a short side of so many pixels,
+            both rounded to multiples of 32.
+        memory_frames: T, frames that the memory holds.
+        look_ahead: Frames that `stream` encodes, and gives RAFT, in one batch; the results are the same. 1 has the
+            least delay; more is faster on a GPU.
+        amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
+        compile: Compile encoder and decoder, which takes minutes at the first frame and pays on long input.
+        overrides: Further config changes, for example ``infer.threshold=0.6``.
 
     Raises:
         FileNotFoundError: The checkpoint, or the weights of RAFT, do not exist.
         CheckpointError: The checkpoint is damaged or does not fit.
-        ConfigError: An override is not valid.
+        ConfigError: A setting is not valid.
+        ValueError: Both `image_size` and `short_side`, or no such device.
     """
 
     def __init__(
-        self, checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+        self,
+        checkpoint: str | Path,
+        device: str | torch.device = "auto",
+        *,
+        flow: str | FlowEstimator | None = None,
+        image_size: int | Sequence[int] | None = None,
+        short_side: int | None = None,
+        memory_frames: int | None = None,
+        look_ahead: int = 1,
+        amp: bool = False,
+        compile: bool = False,
+        overrides: Sequence[str] = (),
     ) -> None:
-        self.device = torch.device(device)
+        if image_size is not None and short_side is not None:
+            raise ValueError("give image_size or short_side, not both")
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side must be positive, got {short_side}")
+        if look_ahead < 1:
+            raise ValueError(f"look_ahead must be 1 or more, got {look_ahead}")
+        self.device = find_device(device)
+        changes = list(overrides)
+        if isinstance(flow, str):
+            changes.append(f"infer.flow={flow}")
+        if image_size is not None:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            changes.append(f"infer.image_size=[{height},{width}]")
+        if memory_frames is not None:
+            changes.append(f"model.memory_frames={memory_frames}")
+        if amp:
+            changes.append(f"infer.precision={amp_precision(self.device)}")
         contents = load_state(checkpoint)
-        self.model, config = model_from(contents, Path(checkpoint), self.device, overrides)
+        self.model, config = model_from(contents, Path(checkpoint), self.device, changes)
         self.trained_flow: dict[str, dict[str, str]] = contents.get("flow", {})
         self.config = config.infer
         self.image_size = config.infer.image_size or config.data.image_size
+        self.short_side = short_side
+        self.look_ahead = look_ahead
         self.compensation = config.data.compensation
-        weights = config.infer.flow_weights
-        self.estimator = build_estimator(
-            config.infer.flow, str(self.device), None if weights is None else Path(weights)
-        )
+        self.estimator: FlowEstimator
+        if flow is None or isinstance(flow, str):
+            weights = config.infer.flow_weights
+            self.estimator = build_estimator(
+                config.infer.flow, str(self.device), None if weights is None else Path(weights)
+            )
+            self.flow_method: str = config.infer.flow
+        else:
+            self.estimator, self.flow_method = flow, UNKNOWN
+        self._flow_lock = (
+            Lock()
+        )  # one estimator serves the flow threads of all streams, and DIS bears only one
+        self._compiled = compile
+        if compile:
+            for part in (self.model.encoder, self.model.decoder):
+                part.compile()
+        self._live = _Live()
 
     def warn_of_other_flow(self, folder: Path | None = None) -> None:
         """Log a warning where flow is of another kind than the network was trained on.
@@ -81,47 +162,359 @@ class VideoSegmenter:
         Args:
             folder: Flow maps that will be read; None stands for the segmenter's own estimator.
         """
-        used = computed_record(self.config.flow) if folder is None else read_record(folder)
+        used = computed_record(self.flow_method) if folder is None else read_record(folder)
         if mismatch := flow_mismatch(self.trained_flow, used):
             log.warning("masks may suffer from flow unlike that of training: %s", mismatch)
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the network's input for frames of a size."""
+        if self.short_side is None:
+            return self.image_size[0], self.image_size[1]
+        scale = self.short_side / min(height, width)
+        rows, columns = (max(1, round(side * scale / SIZE_STEP)) * SIZE_STEP for side in (height, width))
+        return rows, columns
+
     def stream(
-        self, frames: Iterable[np.ndarray], flows: Iterable[np.ndarray] | None = None
+        self,
+        source: Frames,
+        flows: Iterable[np.ndarray | Path] | None = None,
+        *,
+        start: int | str | None = None,
+        end: int | str | None = None,
+        every: int = 1,
+        scene_cuts: bool = False,
     ) -> Iterator[FrameResult]:
-        """Segment a video; nothing is read before it is asked for, and nothing is kept but the memory bank.
+        """Segment a video, reading no more than a few frames ahead.
+
+        Flow leads from each kept frame to the very next frame of the source, as in training. The last frame of
+        the source has no next one and takes the flow of the kept frame before it; a video of one frame shows no
+        motion (white).
 
         Args:
-            frames: (H, W, 3) uint8 RGB, in order.
-            flows: Flow pictures of the frames, (h, w, 3) uint8 colour wheel, in the same order; None computes
-                forward flow from each frame to the next, and the last frame takes the one before it.
+            source: See `hmhi.engine.sources.open_source`; generators are run in another thread.
+            flows: Stored flow pictures, or paths of flow maps, one for each frame of the whole source in order;
+                pictures are (h, w, 3) uint8 colour wheel of any size. None computes flow.
+            start: First frame to segment: its number, or seconds such as ``"2.5s"``.
+            end: Where to stop, alike; this frame is left out.
+            every: Segment each every-th frame from `start` on.
+            scene_cuts: Begin anew where `hmhi.engine.scenes.is_cut` sees another scene. No flow leads across a
+                cut: the last frame of a scene takes the flow of the frame before it.
 
         Raises:
-            ValueError: A frame is of another size than the first, or of the wrong type; names its number.
+            ValueError: A frame cannot be read, is of another size than the first, or has no stored flow; names
+                its number or file. What `open_source` raises comes at once, the rest where the frame is due.
+            OSError: A file or a camera fails.
         """
-        pairs = zip(frames, flows, strict=True) if flows is not None else with_flow(frames, self.estimator)
+        opened = open_source(source, start=start, end=end, every=every)
+        return self._stream(opened, flows, scene_cuts)
+
+    def _stream(
+        self, source: Source, flows: Iterable[np.ndarray | Path] | None, scene_cuts: bool
+    ) -> Iterator[FrameResult]:
         memory: Memory | None = None
-        first: tuple[int, ...] | None = None
-        for index, (frame, flow) in enumerate(pairs):
-            first = first or frame.shape
-            if frame.shape != first:
-                raise ValueError(f"frame {index} has shape {frame.shape}, but the video began with {first}")
-            prob, memory = self._predict(frame, flow, memory)
-            yield FrameResult(index, frame, prob > self.config.threshold, prob, flow)
+        with closing(self._prepare(source, flows, scene_cuts)) as frames:
+            while chunk := list(islice(frames, self.look_ahead)):
+                features, seconds = self._encode(chunk)
+                for row, frame in enumerate(chunk):
+                    if frame.scene_cut:
+                        memory = None
+                    own = {stage: feature[row : row + 1] for stage, feature in features.items()}
+                    (result,), memory = self._advance([frame], own, memory, seconds)
+                    yield result
+
+    def segment_many(
+        self, sources: Sequence[Frames], *, every: int = 1, scene_cuts: bool = False
+    ) -> Iterator[tuple[int, FrameResult]]:
+        """Segment several videos at a time, in batches through the network, each with a memory of its own.
+
+        Videos whose network input is of one size share a batch and go forward in step; one that ends, or at a
+        scene cut, leaves it. Results are those of a `stream` of each. A few frames of each video are held.
+
+        Args:
+            sources: As for `stream`.
+            every: As for `stream`.
+            scene_cuts: As for `stream`.
+
+        Yields:
+            Number of the source, from 0, and a result; the results of one source come in order.
+
+        Raises:
+            ValueError: As for `stream`; ends all of them.
+            OSError: A file or a camera fails.
+        """
+        opened = [open_source(source, every=every) for source in sources]
+        return self._segment_many(opened, scene_cuts)
+
+    def _segment_many(self, sources: Sequence[Source], scene_cuts: bool) -> Iterator[tuple[int, FrameResult]]:
+        with ExitStack() as stack:
+            videos = {
+                number: stack.enter_context(closing(self._prepare(source, None, scene_cuts)))
+                for number, source in enumerate(sources)
+            }
+            batches: list[_Batch] = []
+            while videos:
+                frames = {number: next(video, None) for number, video in videos.items()}
+                due = {number: frame for number, frame in frames.items() if frame is not None}
+                videos = {number: videos[number] for number in due}
+                batches = _regroup(batches, due)
+                for batch in batches:
+                    chunk = [due[number] for number in batch.videos]
+                    features, seconds = self._encode(chunk)
+                    results, batch.memory = self._advance(chunk, features, batch.memory, seconds)
+                    yield from zip(batch.videos, results, strict=True)
+
+    def step(self, frame: np.ndarray) -> FrameResult:
+        """Segment the next frame of a live video at once, without waiting for the one after it.
+
+        Flow is minus that from this frame to the one before; the first frame shows no motion. (`stream` reads
+        forward flow, as in training, and is the better choice where one frame of delay does no harm.)
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, or what `hmhi.data.media.to_rgb` makes such.
+
+        Raises:
+            ValueError: Not such a frame, or of another size than the one before; the video goes on unharmed.
+        """
+        live = self._live
+        try:
+            image = to_rgb(frame)
+        except ValueError as error:
+            raise ValueError(f"frame {live.index}: {error}") from None
+        begin = time.perf_counter()
+        if live.image is None:
+            flow = still_picture(image)
+        elif live.image.shape != image.shape:
+            raise ValueError(
+                f"frame {live.index} has shape {image.shape}, but the one before {live.image.shape}; call reset() "
+                f"when another video begins"
+            )
+        else:
+            with self._flow_lock:
+                flow = flow_to_rgb(-self.estimator(image, live.image))
+        prepared = self._to_input(SourceFrame(live.index, None, image), flow, False)
+        prepared.seconds.update(decode=0.0, flow=time.perf_counter() - begin)
+        features, seconds = self._encode([prepared])
+        (result,), memory = self._advance([prepared], features, live.memory, seconds)
+        self._live = _Live(live.index + 1, image, memory)
+        return result
+
+    def reset(self) -> None:
+        """Forget the live video of `step`, so that another one may begin."""
+        self._live = _Live()
+
+    def _prepare(
+        self, source: Source, flows: Iterable[np.ndarray | Path] | None, scene_cuts: bool
+    ) -> Generator[_Prepared, None, None]:
+        """Decode and compute flow in two threads, each a few frames ahead of the next stage."""
+        ahead = max(_AHEAD, self.look_ahead)
+        decoded = run_ahead(
+            _decode(source, scene_cuts, with_next=flows is None), ahead, f"decode {source.name}"
+        )
+        moving = self._compute_flow(decoded) if flows is None else self._read_flow(decoded, flows)
+        return run_ahead(moving, ahead, f"flow {source.name}")
+
+    def _compute_flow(self, decoded: Generator[_Decoded, None, None]) -> Generator[_Prepared, None, None]:
+        """Flow from each frame to its next one; where there is none, that of the frame before in its scene."""
+        batch = self.look_ahead if isinstance(self.estimator, BatchEstimator) else 1
+        flow: np.ndarray | None = None
+        with closing(decoded):
+            while chunk := list(islice(decoded, batch)):
+                begin = time.perf_counter()
+                fields = iter(self._estimate([item for item in chunk if item.following is not None]))
+                for item in chunk:
+                    if item.following is not None:
+                        flow = flow_to_rgb(next(fields))
+                    elif flow is None or item.scene_cut:
+                        flow = still_picture(item.frame.image)
+                    prepared = self._to_input(item.frame, flow, item.scene_cut)
+                    elapsed, begin = time.perf_counter() - begin, time.perf_counter()
+                    prepared.seconds.update(decode=item.seconds, flow=elapsed)
+                    yield prepared
+                    begin = time.perf_counter()
+
+    def _estimate(self, pairs: Sequence[_Decoded]) -> Sequence[np.ndarray]:
+        frames = [item.frame.image for item in pairs]
+        following = [item.following for item in pairs if item.following is not None]
+        try:
+            with self._flow_lock:
+                if len(pairs) > 1 and isinstance(self.estimator, BatchEstimator):
+                    return list(self.estimator.batch(np.stack(frames), np.stack(following)))
+                return [self.estimator(a, b) for a, b in zip(frames, following, strict=True)]
+        except (ValueError, RuntimeError, cv2.error) as error:
+            numbers = ", ".join(str(item.frame.index) for item in pairs)
+            raise ValueError(f"flow of frame {numbers} cannot be computed: {error}") from error
+
+    def _read_flow(
+        self, decoded: Generator[_Decoded, None, None], flows: Iterable[np.ndarray | Path]
+    ) -> Generator[_Prepared, None, None]:
+        stored, position = iter(flows), 0
+        with closing(decoded):
+            for item in decoded:
+                begin = time.perf_counter()
+                index = item.frame.index
+                flow = next(islice(stored, index - position, None), None)
+                position = index + 1
+                if flow is None:
+                    raise ValueError(f"frame {index} has no stored flow")
+                picture = read_flow_rgb(flow) if isinstance(flow, Path) else flow
+                prepared = self._to_input(item.frame, picture, item.scene_cut)
+                prepared.seconds.update(decode=item.seconds, flow=time.perf_counter() - begin)
+                yield prepared
+
+    def _to_input(self, frame: SourceFrame, flow: np.ndarray, scene_cut: bool) -> _Prepared:
+        height, width = frame.image.shape[:2]
+        size = self.input_size(height, width)
+        motion = to_chw(resize_flow(flow, size, self.compensation))
+        return _Prepared(frame, flow, scene_cut, to_input(frame.image, size), motion, {})
 
     @torch.inference_mode()
-    def _predict(
-        self, frame: np.ndarray, flow: np.ndarray, memory: Memory | None
-    ) -> tuple[np.ndarray, Memory]:
-        inputs = (
-            to_input(frame, self.image_size),
-            to_chw(resize_flow(flow, self.image_size, self.compensation)),
-        )
-        image, motion = (normalize(x.to(self.device)[None]) for x in inputs)
+    def _encode(self, frames: Sequence[_Prepared]) -> tuple[dict[int, Tensor], float]:
+        """Features of a batch of frames, and the seconds that each took."""
+        begin = time.perf_counter()
+        image = normalize(torch.stack([frame.image for frame in frames]).to(self.device))
+        motion = normalize(torch.stack([frame.motion for frame in frames]).to(self.device))
         with autocast(self.device, self.config.precision):
-            logits, memory = self.model.step(image, motion, memory)
-        size = (frame.shape[0], frame.shape[1])
-        prob = to_probability(logits, size, stretch=self.config.stretch)
-        return prob[0, 0].cpu().numpy(), memory
+            features = self._or_eager(lambda: self.model.encode(image, motion))
+        if self.device.type == "cuda" and len(frames) > 1:
+            torch.cuda.synchronize(self.device)  # so that the frames of the batch share its time
+        return features, (time.perf_counter() - begin) / len(frames)
+
+    @torch.inference_mode()
+    def _advance(
+        self, frames: Sequence[_Prepared], features: dict[int, Tensor], memory: Memory | None, encoded: float
+    ) -> tuple[list[FrameResult], Memory]:
+        """Results of one frame of each video of a batch, and their memory after it."""
+        begin = time.perf_counter()
+        height, width = frames[0].image.shape[1:]
+        with autocast(self.device, self.config.precision):
+            logits, memory = self._or_eager(lambda: self.model.advance(features, (height, width), memory))
+        probs = []
+        for row, frame in enumerate(frames):
+            size = (frame.frame.image.shape[0], frame.frame.image.shape[1])
+            prob = to_probability(logits[row : row + 1], size, stretch=self.config.stretch)
+            probs.append(prob[0, 0].cpu().numpy())
+        seconds = encoded + (time.perf_counter() - begin) / len(frames)
+        results = [
+            FrameResult(
+                index=frame.frame.index,
+                time=frame.frame.time,
+                frame=frame.frame.image,
+                mask=prob > self.config.threshold,
+                prob=prob,
+                flow=frame.flow,
+                seconds={**frame.seconds, "network": seconds},
+                scene_cut=frame.scene_cut,
+            )
+            for frame, prob in zip(frames, probs, strict=True)
+        ]
+        return results, memory
+
+    def _or_eager(self, call: Callable[[], Result]) -> Result:
+        """Where compiling fails, say so once and go on without it; other errors come back from the second try."""
+        try:
+            return call()
+        except Exception as error:
+            if not self._compiled:
+                raise
+            self._compiled = False
+            for part in (self.model.encoder, self.model.decoder):
+                part._compiled_call_impl = None  # what compile() set; torch has no public way back
+            result = call()
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("torch.compile failed, going on without it (%s: %s)", type(error).__name__, reason)
+            return result
+
+
+class _Decoded(NamedTuple):
+    frame: SourceFrame
+    following: np.ndarray | None
+    """The next frame of the source; None after the last one of the video or of its scene."""
+    scene_cut: bool
+    seconds: float
+
+
+class _Prepared(NamedTuple):
+    """A frame as the network reads it."""
+
+    frame: SourceFrame
+    flow: np.ndarray
+    scene_cut: bool
+    image: Tensor
+    """uint8 (3, h, w)."""
+    motion: Tensor
+    """uint8 (3, h, w)."""
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What `VideoSegmenter.step` remembers: number of the frame that comes, the one before, the memory."""
+
+    index: int = 0
+    image: np.ndarray | None = None
+    memory: Memory | None = None
+
+
+@dataclass
+class _Batch:
+    """Videos that go forward in step, and their memory."""
+
+    videos: list[int]
+    memory: Memory | None
+
+
+def _decode(source: Source, scene_cuts: bool, *, with_next: bool) -> Generator[_Decoded, None, None]:
+    pairs = source.pairs() if with_next else ((frame, None) for frame in source)
+    before: np.ndarray | None = None
+    while True:
+        begin = time.perf_counter()
+        frame, following = next(pairs, (None, None))
+        if frame is None:
+            return
+        if following is not None and scene_cuts and is_cut(frame.image, following):
+            following = None
+        cut = scene_cuts and before is not None and is_cut(before, frame.image)
+        before = frame.image
+        yield _Decoded(frame, following, cut, time.perf_counter() - begin)
+
+
+def _regroup(batches: Sequence[_Batch], due: Mapping[int, _Prepared]) -> list[_Batch]:
+    """Batches of the videos that have a frame: those at a first frame or a scene cut begin anew, by input size."""
+    kept = []
+    for batch in batches:
+        rows = [row for row, number in enumerate(batch.videos) if number in due and not due[number].scene_cut]
+        if len(rows) < len(batch.videos) and batch.memory is not None:
+            batch = _Batch([batch.videos[row] for row in rows], batch.memory.rows(rows))
+        if rows:
+            kept.append(batch)
+    going = {number for batch in kept for number in batch.videos}
+    fresh: dict[torch.Size, _Batch] = {}
+    for number, frame in due.items():
+        if number not in going:
+            fresh.setdefault(frame.image.shape, _Batch([], None)).videos.append(number)
+    return [*kept, *fresh.values()]
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """A torch device by name; ``auto`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ValueError: No such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def still_picture(image: np.ndarray) -> np.ndarray:
+    """Flow picture of a frame in which nothing moves: white, (H, W, 3) uint8."""
+    return np.full_like(image, 255)
 
 
 def default_checkpoint(runs: Path) -> Path:
@@ -156,29 +549,3 @@ def to_probability(logits: Tensor, size: tuple[int, int], *, stretch: bool = Fal
         low, high = prob.amin((1, 2, 3), keepdim=True), prob.amax((1, 2, 3), keepdim=True)
         prob = (prob - low) / (high - low + 1e-8)
     return prob
-
-
-def with_flow(
-    frames: Iterable[np.ndarray], estimator: FlowEstimator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pair each frame with a picture of its forward flow, holding two frames at a time.
-
-    The last frame has no next one and takes the flow of the frame before it; a video of one frame shows no
-    motion (white).
-
-    Raises:
-        ValueError: Two neighbours differ in size; names the frame.
-    """
-    previous: np.ndarray | None = None
-    flow: np.ndarray | None = None
-    for index, frame in enumerate(frames):
-        if previous is not None:
-            if frame.shape != previous.shape:
-                raise ValueError(
-                    f"frame {index} has shape {frame.shape}, but frame {index - 1} has {previous.shape}"
-                )
-            flow = flow_to_rgb(estimator(previous, frame))
-            yield previous, flow
-        previous = frame
-    if previous is not None:
-        yield previous, np.full_like(previous, 255) if flow is None else flow

@@ -6,7 +6,7 @@ can therefore never meet, a step can be repeated, and dropping the object frees 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -76,6 +76,15 @@ class MemoryBank:
             frame_values=(*self.frame_values, value)[-self.limit :],
         )
 
+    def rows(self, kept: Sequence[int]) -> MemoryBank:
+        """The bank of some videos of the batch, in the order given."""
+        index = list(kept)
+        return replace(
+            self,
+            frame_keys=tuple(key[index] for key in self.frame_keys),
+            frame_values=tuple(value[index] for value in self.frame_values),
+        )
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -88,3 +97,7 @@ class Memory:
 
     frame: int = 0
     banks: Mapping[int, MemoryBank] = field(default_factory=dict)
+
+    def rows(self, kept: Sequence[int]) -> Memory:
+        """The memory of some videos of the batch, in the order given."""
+        return replace(self, banks={stage: bank.rows(kept) for stage, bank in self.banks.items()})
