@@ -65,7 +65,9 @@ def write_dataset(
 
 def _write_manifest(flows: Path, flow: str) -> None:
     before = read_record(flows)["method"]
-    if before not in (flow, UNKNOWN):
+    if before == flow:
+        return
+    if before != UNKNOWN:
         raise ValueError(f"{flows} holds {before} flow; choose another output folder for {flow} flow")
     # The last frame's flow leads to a frame that is rendered but not written.
     record = {"format": FORMAT, **computed_record(flow, last="forward")}
