@@ -15,7 +15,7 @@ DOORS: dict[str, set[str]] = {
     "version": set(),
     "layers": set(),
     "flow": set(),
-    "viz": set(),
+    "viz": {"layers", "models"},
     "memory": {"layers"},
     "models": {"layers", "memory", "config"},
     "data": {"flow", "config"},
