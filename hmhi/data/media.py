@@ -228,7 +228,8 @@ class VideoFile:
     """A video file, read from its first frame on; frames come turned as its metadata say.
 
     Seeking in compressed video is not exact, so it only ever goes forward. A damaged frame is an error where
-    the decoder reports it; many decoders paint over small damage, which nobody can see from outside.
+    the decoder reports it; many decoders paint over small damage, which nobody can see from outside. Where the
+    size changes in the middle, OpenCV 5 goes on at the first size; older ones give frames of the new size.
 
     Args:
         path: Anything that OpenCV's FFmpeg reads.
@@ -273,9 +274,15 @@ class VideoFile:
         return stated if stated > 0 else None
 
     @property
-    def time(self) -> float:
-        """Time stamp of the present frame in seconds, by the container, so that it holds for any frame rate."""
-        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+    def time(self) -> float | None:
+        """Time of the present frame in seconds: its stamp in the container, so that it holds for any frame rate.
+
+        A bare stream has no stamps; there the frame rate tells, if that is known.
+        """
+        stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        if stamp > 0 or self.passed <= 1:
+            return max(stamp, 0.0)
+        return None if self.fps is None else (self.passed - 1) / self.fps
 
     def advance(self) -> bool:
         """Go to the next frame; False at the end, with a warning if the file seems cut off.

@@ -203,7 +203,7 @@ def open_source(
     for position in (opened.start, opened.end):
         if position is not None and position.frame is None and opened.fps is None:
             raise ValueError(
-                f"{opened.name}: {position} has no place in it, as it has no times; give a frame number"
+                f"{opened.name}: where {position} lies is not known, as it has no times; give fps or a frame number"
             )
     return opened
 

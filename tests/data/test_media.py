@@ -132,9 +132,19 @@ def test_image_modes(tmp_path):
     np.testing.assert_array_equal(read_rgb(tmp_path / "rgba.png"), rgb)
     save(tmp_path / "grey.png", rgb[..., 0])
     np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.dstack([rgb[..., 0]] * 3))
-    save(tmp_path / "deep.png", rgb[..., 0].astype(np.uint16) * 200)
-    with pytest.raises(BadFileError, match="8 bits"):
-        read_rgb(tmp_path / "deep.png")
+    save(tmp_path / "deep.png", rgb[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep.png"), np.dstack([rgb[..., 0]] * 3))
+    cv2.imwrite(str(tmp_path / "deep_rgb.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep_rgb.png"), rgb)
+    Image.fromarray(rgb[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(BadFileError, match="8 or 16 bits"):
+        read_rgb(tmp_path / "float.tif")
+
+
+def test_files_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10.png", "9.png", "a2.png", "a10.png", "1.png"):
+        save(tmp_path / name, picture(0))
+    assert [path.stem for path in list_files(tmp_path, {".png"})] == ["1", "9", "10", "a2", "a10"]
 
 
 def test_exif_rotation_is_not_applied(tmp_path):

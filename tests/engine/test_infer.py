@@ -1,15 +1,22 @@
 import itertools
 import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import make_inputs
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_model import save_small_checkpoint
 
 from hmhi.data.media import read_flow_rgb, read_rgb
-from hmhi.engine.infer import VideoSegmenter, default_checkpoint, to_probability, with_flow
+from hmhi.engine.infer import VideoSegmenter, default_checkpoint, find_device, to_probability
+from hmhi.engine.precision import amp_precision
+from hmhi.engine.sources import Position, open_source
 from hmhi.engine.video_io import to_levels
 from hmhi.flow.codec import flow_to_rgb
 
@@ -54,36 +61,59 @@ def test_streaming_equals_the_model_on_the_whole_clip(checkpoint):
         np.testing.assert_allclose(result.prob, prob[0].numpy(), atol=1e-5)
 
 
-def test_frames_are_read_as_late_as_possible(checkpoint):
+@pytest.mark.parametrize("look_ahead", [1, 4])
+def test_no_more_than_a_few_frames_are_read_ahead(checkpoint, look_ahead):
     taken = 0
 
     def source():
         nonlocal taken
-        for frame in frames(20):
+        for frame in frames(40):
             taken += 1
             yield frame
 
-    stream = VideoSegmenter(checkpoint).stream(source())
-    for expected in (2, 3, 4):
-        next(stream)
-        assert taken == expected
+    for number, _ in enumerate(VideoSegmenter(checkpoint, look_ahead=look_ahead).stream(source())):
+        assert taken <= number + 1 + 3 * max(2, look_ahead) + 4
+    assert taken == 40
 
 
 def test_memory_does_not_grow_with_length(checkpoint):
     """After the bank is full, no step holds more tensors than the one before."""
-    segmenter = VideoSegmenter(checkpoint, overrides=["model.memory_frames=2"])
+    segmenter = VideoSegmenter(checkpoint, memory_frames=2)
     banks = []
-    step = segmenter.model.step
+    advance = segmenter.model.advance
 
     def watched(*args, **kwargs):
-        logits, memory = step(*args, **kwargs)
+        logits, memory = advance(*args, **kwargs)
         banks.append(sum(len(bank) for bank in memory.banks.values()))
         return logits, memory
 
-    segmenter.model.step = watched
+    segmenter.model.advance = watched
     for _ in segmenter.stream(frames(6)):
         pass
     assert banks == [2, 4, 4, 4, 4, 4]
+
+
+def test_500_frames_take_no_more_memory_than_50(checkpoint):
+    """Peak resident memory of real processes, in which 450 frames take 207 MB."""
+    code = (
+        "import sys, resource, numpy as np\n"
+        "from hmhi.engine.infer import VideoSegmenter\n"
+        "still = lambda a, b: np.zeros((*a.shape[:2], 2), np.float32)\n"
+        "frames = (np.full((320, 480, 3), t % 250, np.uint8) for t in range(int(sys.argv[2])))\n"
+        "segmenter = VideoSegmenter(sys.argv[1], 'cpu', flow=still, image_size=64)\n"
+        "print(sum(1 for _ in segmenter.stream(frames)))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks = []
+    for count in (50, 500):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(checkpoint), str(count)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        frames_done, peak = map(int, done.stdout.split())
+        assert frames_done == count
+        peaks.append(peak * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[1] - peaks[0] < 50e6
 
 
 def test_stored_flow_is_used(checkpoint):
@@ -94,24 +124,262 @@ def test_stored_flow_is_used(checkpoint):
     assert not np.allclose(stored, computed, atol=1e-4)
 
 
-def test_flow_of_the_last_frame_repeats_and_a_single_frame_is_still():
-    def estimator(a, b):
-        return np.full((*a.shape[:2], 2), float(b[0, 0, 0]), dtype=np.float32) * [1, 0]
+def test_stored_flow_may_be_files_and_is_matched_by_number(checkpoint, tmp_path):
+    segmenter = VideoSegmenter(checkpoint)
+    pictures = [np.full((48, 70, 3), 40 * t, np.uint8) for t in range(6)]
+    paths = [tmp_path / f"{t}.png" for t in range(6)]
+    for path, array in zip(paths, pictures, strict=True):
+        Image.fromarray(array).save(path)
+    for flows in (pictures, paths, iter(paths)):
+        results = list(segmenter.stream(frames(6), flows, start=1, every=3))
+        assert [(result.index, result.flow[0, 0, 0]) for result in results] == [(1, 40), (4, 160)]
+    with pytest.raises(ValueError, match="frame 3 has no stored flow"):
+        list(segmenter.stream(frames(6), pictures[:3]))
 
-    three = [np.full((4, 4, 3), value, dtype=np.uint8) for value in (0, 1, 2)]
-    flows = [flow for _, flow in with_flow(three, estimator)]
-    assert len(flows) == 3
-    assert np.array_equal(flows[1], flows[2])
-    ((_, flow),) = with_flow(three[:1], estimator)
-    assert (flow == 255).all()
-    assert list(with_flow([], estimator)) == []
+
+def right_by_the_next_frame(frame_a, frame_b):
+    """A flow estimator: colours of the result tell which two frames it was given."""
+    flow = np.zeros((*frame_a.shape[:2], 2), np.float32)
+    flow[0, 0] = frame_a[0, 0, 0], frame_b[0, 0, 0]
+    return flow
+
+
+def grey(*levels, size=(40, 40)):
+    return [np.full((*size, 3), level, np.uint8) for level in levels]
+
+
+def read_pairs(results, candidates=(10, 70, 20, 50, 30, 60)):
+    """Which frames the flow of each result was computed from; None for no motion."""
+    pairs = list(itertools.permutations(candidates, 2))
+    colours = {flow_to_rgb(np.array([[pair]], np.float32)).tobytes(): pair for pair in pairs}
+    return [colours.get(result.flow[0, 0].tobytes()) for result in results]
+
+
+def test_flow_leads_to_the_next_frame_and_the_last_one_repeats(checkpoint):
+    segmenter = VideoSegmenter(checkpoint, flow=right_by_the_next_frame)
+    assert read_pairs(segmenter.stream(grey(10, 70, 20))) == [(10, 70), (70, 20), (70, 20)]
+    assert read_pairs(segmenter.stream(grey(10))) == [None]
+    kept = list(segmenter.stream(grey(10, 70, 20, 50, 30), every=2))
+    assert [result.index for result in kept] == [0, 2, 4]
+    assert read_pairs(kept) == [(10, 70), (20, 50), (20, 50)]
+    assert read_pairs(segmenter.stream(grey(10, 70, 20, 50), end=2)) == [(10, 70), (70, 20)]
+
+
+def test_a_batch_estimator_gets_look_ahead_batches(checkpoint):
+    sizes = []
+
+    class Estimator:
+        def __call__(self, a, b):
+            raise AssertionError("one by one")
+
+        def batch(self, a, b):
+            sizes.append(len(a))
+            return np.stack([right_by_the_next_frame(*pair) for pair in zip(a, b, strict=True)])
+
+    segmenter = VideoSegmenter(checkpoint, flow=Estimator(), look_ahead=3)
+    pairs = read_pairs(segmenter.stream(grey(10, 70, 20, 50, 30, 60)))
+    assert pairs == [(10, 70), (70, 20), (20, 50), (50, 30), (30, 60), (30, 60)]
+    assert sizes == [3, 2]
+
+
+def test_scene_cuts_reset_memory_and_flow(checkpoint):
+    segmenter = VideoSegmenter(checkpoint, flow=right_by_the_next_frame)
+    first, second = list(frames(3)), list(frames(4))
+    for frame in second:
+        frame[..., 2] = 255 - frame[..., 2]  # other colours altogether
+    joined = [*first, *second]
+    together = list(segmenter.stream(joined, scene_cuts=True))
+    assert [result.scene_cut for result in together] == [False, False, False, True, False, False, False]
+    apart = [*segmenter.stream(first), *segmenter.stream(second)]
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one.flow, other.flow)
+        np.testing.assert_array_equal(one.prob, other.prob)
+    assert not any(result.scene_cut for result in segmenter.stream(joined))
+    alone = list(segmenter.stream([*first, second[0], *first], scene_cuts=True))
+    assert [result.scene_cut for result in alone] == [False, False, False, True, True, False, False]
+    assert (alone[3].flow == 255).all()  # a scene of one frame has no flow at all
+
+
+@pytest.mark.parametrize("look_ahead", [2, 5])
+def test_looking_ahead_changes_nothing(checkpoint, look_ahead):
+    plain = VideoSegmenter(checkpoint).stream(frames(7))
+    for one, other in zip(
+        plain, VideoSegmenter(checkpoint, look_ahead=look_ahead).stream(frames(7)), strict=True
+    ):
+        assert one.index == other.index
+        np.testing.assert_allclose(one.prob, other.prob, atol=1e-5)
+
+
+@pytest.mark.parametrize("short_side", [None, 64])
+def test_many_videos_are_what_they_are_alone(checkpoint, short_side):
+    """Lengths differ, one has another shape, and one is cut into scenes."""
+    segmenter = VideoSegmenter(checkpoint, short_side=short_side)
+    cut = [*frames(2), *(255 - frame for frame in frames(3))]
+    videos = [list(frames(6)), list(frames(1)), cut, list(frames(4, (90, 50)))]
+    batches = []
+    encode = segmenter.model.encode
+
+    def watched(image, flow):
+        batches.append(len(image))
+        return encode(image, flow)
+
+    segmenter.model.encode = watched
+    together = {number: [] for number in range(len(videos))}
+    for number, result in segmenter.segment_many(videos, scene_cuts=True):
+        together[number].append(result)
+    assert max(batches) == (4 if short_side is None else 3)
+    segmenter.model.encode = encode
+    for number, video in enumerate(videos):
+        alone = list(segmenter.stream(video, scene_cuts=True))
+        assert [result.index for result in together[number]] == list(range(len(video)))
+        for one, other in zip(together[number], alone, strict=True):
+            np.testing.assert_allclose(one.prob, other.prob, atol=1e-5)
+            assert one.scene_cut == other.scene_cut
+    assert list(segmenter.segment_many([])) == []
+
+
+def test_live_steps(checkpoint):
+    """Flow is minus that to the frame before; each video begins anew."""
+    segmenter = VideoSegmenter(checkpoint)
+    clip = list(frames(3))
+    results = [segmenter.step(frame) for frame in clip]
+    assert [result.index for result in results] == [0, 1, 2]
+    assert (results[0].flow == 255).all()
+    flows = [result.flow for result in results]
+    np.testing.assert_array_equal(flows[2], flow_to_rgb(-segmenter.estimator(clip[2], clip[1])))
+    for live, stored in zip(results, segmenter.stream(clip, flows), strict=True):
+        np.testing.assert_array_equal(live.prob, stored.prob)
+    with pytest.raises(ValueError, match=r"frame 3 has shape \(20, 20, 3\).* call reset"):
+        segmenter.step(np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(ValueError, match="frame 3: expected a picture of type"):
+        segmenter.step(np.zeros((48, 70, 3)))
+    segmenter.reset()
+    again = segmenter.step(clip[0])
+    assert again.index == 0
+    np.testing.assert_array_equal(again.prob, results[0].prob)
+
+
+def test_streams_and_live_steps_of_one_segmenter_do_not_meet(checkpoint):
+    segmenter = VideoSegmenter(checkpoint)
+    clip, other = list(frames(3)), [255 - frame for frame in frames(3)]
+    expected = [[result.prob for result in segmenter.stream(video)] for video in (clip, other)]
+    mixed = [[], []]
+    for one, two in zip(segmenter.stream(clip), segmenter.stream(other), strict=True):
+        segmenter.step(other[0])
+        mixed[0].append(one.prob)
+        mixed[1].append(two.prob)
+    np.testing.assert_array_equal(mixed, expected)
+
+
+def test_threads_end_with_the_stream(checkpoint):
+    def ours():
+        return [thread.name for thread in threading.enumerate() if "clip" in thread.name]
+
+    segmenter = VideoSegmenter(checkpoint)
+    clip = replace(open_source(list(frames(30))), name="clip")
+    stream = segmenter.stream(clip)
+    assert next(stream).index == 0
+    assert ours() == ["flow clip", "decode clip"] or ours() == ["decode clip", "flow clip"]
+    stream.close()
+    assert ours() == []
+    list(segmenter.stream(replace(clip, end=Position(3))))
+    assert ours() == []
+    many = segmenter.segment_many([clip, clip])
+    next(many)
+    assert len(ours()) == 4
+    many.close()
+    assert ours() == []
+    del stream, many
+    broken = replace(open_source([*frames(3), np.zeros((3, 3, 9), np.uint8)]), name="clip")
+    with pytest.raises(ValueError, match="frame 3: expected a picture"):
+        list(segmenter.stream(broken))
+    assert ours() == []
+
+
+def test_an_error_comes_after_the_frames_before_it(checkpoint):
+    def failing(frame_a, frame_b):
+        if frame_a[0, 0, 0] == 20:
+            raise RuntimeError("out of memory")
+        return right_by_the_next_frame(frame_a, frame_b)
+
+    stream = VideoSegmenter(checkpoint, flow=failing).stream(grey(0, 10, 20, 30))
+    assert [next(stream).index, next(stream).index] == [0, 1]
+    with pytest.raises(ValueError, match="flow of frame 2 cannot be computed: out of memory"):
+        next(stream)
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["stored flow", "computed flow"])
 def test_a_size_change_names_the_frame(checkpoint, given):
     clip = [*frames(2), next(frames(1, (40, 40)))]
-    with pytest.raises(ValueError, match="frame 2 has shape"):
+    with pytest.raises(ValueError, match="frame 2 is 40 x 40, but the video began with 70 x 48"):
         list(VideoSegmenter(checkpoint).stream(clip, clip if given else None))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (31, 97), (200, 31), (2160, 3840)])
+def test_any_size(checkpoint, size):
+    clip = [np.random.default_rng(t).integers(0, 255, (*size, 3), dtype=np.uint8) for t in range(2)]
+    flow = None if max(size) < 500 else right_by_the_next_frame  # 4K takes DIS seconds
+    for short_side in (None, 32):
+        results = list(VideoSegmenter(checkpoint, flow=flow, short_side=short_side).stream(clip))
+        assert [result.mask.shape for result in results] == [size, size]
+
+
+def test_size_of_the_network_input(checkpoint):
+    assert VideoSegmenter(checkpoint).input_size(480, 854) == (64, 64)
+    assert VideoSegmenter(checkpoint, image_size=96).input_size(480, 854) == (96, 96)
+    assert VideoSegmenter(checkpoint, image_size=(64, 128)).input_size(480, 854) == (64, 128)
+    aspect = VideoSegmenter(checkpoint, short_side=480)
+    assert aspect.input_size(480, 854) == (480, 864)
+    assert aspect.input_size(1920, 1080) == (864, 480)
+    assert VideoSegmenter(checkpoint, short_side=1).input_size(480, 854) == (32, 32)
+
+
+def test_settings_that_make_no_sense(checkpoint):
+    for settings, message in [
+        ({"image_size": 64, "short_side": 64}, "not both"),
+        ({"short_side": 0}, "short_side must be positive"),
+        ({"look_ahead": 0}, "look_ahead must be 1 or more"),
+        ({"flow": "flownet"}, "infer.flow"),
+        ({"image_size": 0}, "infer.image_size"),
+        ({"memory_frames": 0}, "model.memory_frames"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": "cuda:99"}, "cuda:99 is not there"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            VideoSegmenter(checkpoint, **settings)
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_amp_is_what_the_device_has(checkpoint):
+    device = find_device("auto")
+    segmenter = VideoSegmenter(checkpoint, device, amp=True)
+    assert segmenter.config.precision == amp_precision(device)
+    plain = VideoSegmenter(checkpoint, device)
+    assert plain.config.precision == "fp32"
+    for one, other in zip(segmenter.stream(frames(2)), plain.stream(frames(2)), strict=True):
+        assert np.abs(one.prob - other.prob).mean() < 0.05
+
+
+def test_a_failed_compilation_is_said_once_and_does_no_harm(checkpoint, monkeypatch, caplog):
+    def broken(self):
+        def fail(*args, **kwargs):
+            raise RuntimeError("no C++ compiler\nand so on")
+
+        self._compiled_call_impl = fail
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    compiled = [result.prob for result in VideoSegmenter(checkpoint, compile=True).stream(frames(3))]
+    plain = [result.prob for result in VideoSegmenter(checkpoint).stream(frames(3))]
+    np.testing.assert_array_equal(compiled, plain)
+    assert caplog.messages == ["torch.compile failed, going on without it (RuntimeError: no C++ compiler)"]
+
+
+def test_results_say_when_and_how_long(checkpoint):
+    results = list(VideoSegmenter(checkpoint).stream(open_source(list(frames(3)), fps=4.0)))
+    assert [result.time for result in results] == [0.0, 0.25, 0.5]
+    for result in results:
+        assert sorted(result.seconds) == ["decode", "flow", "network"]
+        assert all(value >= 0 for value in result.seconds.values())
 
 
 def test_other_flow_than_in_training_is_one_warning(tmp_path, caplog):
@@ -202,13 +470,13 @@ def test_inference_reads_what_validation_reads(tmp_path, compensation):
     (source,) = find_videos(folder / "Images" / "val", folder / "Flows" / "val")
 
     seen = []
-    step = segmenter.model.step
+    encode = segmenter.model.encode
 
-    def watched(image, flow, memory):
+    def watched(image, flow):
         seen.append((image, flow))
-        return step(image, flow, memory)
+        return encode(image, flow)
 
-    segmenter.model.step = watched
+    segmenter.model.encode = watched
     list(segmenter.stream(source.read_frames(), source.read_flows()))
     from hmhi.data.transforms import normalize
 
