@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from hmhi.data.media import read_flow_rgb, read_mask, read_rgb
-from hmhi.engine.video_io import find_videos
+from hmhi.engine.inputs import find_videos
 from hmhi.viz.overlay import draw_overlay, draw_strip
 
 

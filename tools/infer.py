@@ -1,97 +1,201 @@
-"""Segment the salient object of videos: masks, and on request soft maps and overlay videos.
+"""Segment the salient object of videos; docs/INFERENCE.md explains every option.
 
-python tools/infer.py --input my_frames --output outputs/mine --overlay
-python tools/infer.py --input data/DAVIS-16/Images/val --flow data/DAVIS-16/Flows/val --output outputs/davis16
+python tools/infer.py --input walk.mp4 --output outputs/walk --overlay
+python tools/infer.py --input 'clips/*.mp4' --output outputs/clips --matte --coco --every 2
+python tools/infer.py --input davis16 --output outputs/davis16
+torchrun --standalone --nproc-per-node 4 tools/infer.py --input FRAMES --output outputs/mine
 """
 
 import argparse
-import hashlib
-import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from hmhi.config import load_config
+from hmhi.engine import distributed
+from hmhi.engine.distributed import Ranks, process_group
 from hmhi.engine.infer import VideoSegmenter, default_checkpoint
-from hmhi.engine.video_io import ResultWriter, SourceVideo, find_videos, truth_folder, write_json
+from hmhi.engine.inputs import Inputs, find_inputs
+from hmhi.engine.outputs import KINDS, OutputSettings
+from hmhi.engine.segment import (
+    Interrupted,
+    Selection,
+    check_output,
+    check_settings,
+    segment_all,
+    write_record,
+)
+from hmhi.engine.video_writer import ffmpeg
+from hmhi.flow.estimate import METHODS
+from hmhi.flow.raft import file_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Segment the salient object of videos.")
-    parser.add_argument(
-        "--input", type=Path, required=True, help="frame folder, sequence folder or video file"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="receives masks/<sequence>/<stem>.png")
-    parser.add_argument("--flow", type=Path, help="stored flow maps, laid out like the input; else computed")
-    parser.add_argument("--checkpoint", type=Path, help="default: the newest best.pt under runs/")
-    parser.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these")
-    parser.add_argument("--save-prob", action="store_true", help="also 8-bit probabilities to prob/")
-    parser.add_argument("--overlay", action="store_true", help="also overlay/<sequence>.mp4")
-    parser.add_argument("--overwrite", action="store_true", help="do finished sequences anew")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as infer.precision=bf16")
-    args = parser.parse_intermixed_args()
+    args = parse_arguments()
     try:
-        run(args)
+        # The first rank to end may have to wait for the last one.
+        with process_group(timeout=timedelta(days=7)) as ranks:
+            return run(args, ranks)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"{stop}; finished videos are kept, and the same command continues", file=sys.stderr)
+        return 128 + stop.number
+    except KeyboardInterrupt:
+        print("interrupted; finished videos are kept, and the same command continues", file=sys.stderr)
+        return 130
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Segment the salient object of videos.")
+    parser.add_argument(
+        "--input", required=True, metavar="VIDEO",
+        help="video file, frame folder, zip, folder of these, quoted glob pattern, camera:0, or data set (davis16)",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, help="receives masks/<video>/<frame>.png")
+    parser.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these videos")
+
+    results = parser.add_argument_group("results, beside masks")
+    results.add_argument(
+        "--save-prob", action="store_true", help="8-bit probabilities, prob/<video>/<frame>.png"
+    )
+    results.add_argument("--overlay", action="store_true", help="overlay/<video>.mp4, with sound")
+    results.add_argument("--matte", action="store_true", help="the object cut out, matte/<video>/<frame>.png")
+    results.add_argument(
+        "--strip", action="store_true", help="a few frames in one picture, strip/<video>.png"
+    )
+    results.add_argument("--coco", action="store_true", help="run-length codes, coco/<video>.json")
+
+    frames = parser.add_argument_group("frames")
+    frames.add_argument(
+        "--start", metavar="N|SECONDSs", help="first frame: its number from 0, or such as 2.5s"
+    )
+    frames.add_argument("--end", metavar="N|SECONDSs", help="where to stop; that frame is left out")
+    frames.add_argument("--every", type=int, default=1, metavar="N", help="each N-th frame only")
+    frames.add_argument("--fps", type=float, default=24.0, help="rate of frames that are files; default 24")
+    frames.add_argument("--scene-cuts", action="store_true", help="begin anew at scene cuts")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--checkpoint", type=Path, help="default: the newest best.pt under runs/")
+    network.add_argument(
+        "--flow", metavar="FOLDER|METHOD",
+        help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "
+        f"flow: {', '.join(METHODS)}",
+    )  # fmt: skip
+    network.add_argument("--image-size", metavar="N|HxW", type=image_size, help="size of the network's input")
+    network.add_argument("--short-side", type=int, metavar="N", help="instead: short side, aspect kept")
+    network.add_argument("--memory-frames", type=int, metavar="T", help="frames that the memory holds")
+    network.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), help="bf16 and fp16 are faster on GPUs"
+    )
+    network.add_argument("--compile", action="store_true", help="slow to start, then faster; for long videos")
+    network.add_argument("--device", help="auto, cpu, cuda or cuda:0; default: the GPU when there is one")
+
+    parser.add_argument("--overwrite", action="store_true", help="do finished videos anew")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as infer.threshold=0.6")
+    return parser.parse_intermixed_args()
+
+
+def image_size(text: str) -> list[int]:
+    height, _, width = text.lower().partition("x")
+    return [int(height), int(width or height)]
+
+
+def run(args: argparse.Namespace, ranks: Ranks) -> int:
+    inputs, header, segmenter = prepare(args, ranks)
+    kinds = [kind for kind in KINDS if kind == "masks" or vars(args)["save_prob" if kind == "prob" else kind]]
+    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold)
+    if args.overlay and ranks.is_main and ffmpeg() is None and any(video.file for video in inputs.videos):
+        print("note: without ffmpeg, overlays have no sound, and browsers do not play them", file=sys.stderr)
+    try:
+        done = segment_all(
+            segmenter, inputs.videos, selection_of(args), outputs, ranks=ranks, overwrite=args.overwrite
+        )
+    finally:
+        if ranks.is_main:
+            write_record(args.output, header)
+    if not ranks.is_main:
+        return 2 if done.failed else 0
+    count = len(done.finished) + len(done.kept)
+    print(f"{count} sequences in {args.output / 'masks'}, {len(done.kept)} of them from an earlier run")
+    if done.failed:
+        print(
+            f"error: {len(done.failed)} of {len(inputs.videos)} failed: {', '.join(done.failed)}",
+            file=sys.stderr,
+        )
         return 2
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
+def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+    """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
+    problem = ""
+    try:
+        made = prepare_rank(args, ranks)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    problems = [text for text in distributed.gather(problem) if text]
+    if problems and not ranks.is_main:
+        sys.exit(2)  # rank 0 says why
+    if problems:
+        raise ValueError(problems[0])
+    return made
+
+
+def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+    selection_of(args)  # mistakes in the cheap options first
+    data_root = Path(load_config(None, args.overrides).data.root)
+    inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
+    check_output(args.output, inputs)
     checkpoint = args.checkpoint or default_checkpoint(ROOT / "runs")
-    videos = find_videos(args.input, args.flow, args.sequences)
-    segmenter = VideoSegmenter(checkpoint, args.device, overrides=args.overrides)
-    segmenter.warn_of_other_flow(args.flow)
-    settings = {
+    precision = [f"infer.precision={args.precision}"] if args.precision else []
+    segmenter = VideoSegmenter(
+        checkpoint,
+        args.device or ranks.device,
+        flow=args.flow if args.flow in METHODS else None,
+        image_size=args.image_size,
+        short_side=args.short_side,
+        memory_frames=args.memory_frames,
+        look_ahead=LOOK_AHEAD if torch.device(args.device or ranks.device).type == "cuda" else 1,
+        compile=args.compile,
+        overrides=[*args.overrides, *precision],
+    )
+    header: dict[str, object] = {
+        "input": args.input,
+        "dataset": inputs.dataset,
+        "gt": str(inputs.truth) if inputs.truth else None,
         "checkpoint": str(checkpoint),
-        "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "flow": str(args.flow) if args.flow else segmenter.config.flow,
+    }
+    settings: dict[str, object] = {
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "flow": str(inputs.flow.resolve()) if inputs.flow else segmenter.config.flow,
+        "start": args.start,
+        "end": args.end,
+        "every": args.every,
+        "fps": args.fps,
+        "scene_cuts": args.scene_cuts,
+        "image_size": args.image_size,
+        "short_side": args.short_side,
+        "memory_frames": args.memory_frames,
+        "precision": segmenter.config.precision,
         "overrides": args.overrides,
     }
-    check_record(args.output / "infer.json", settings, args.overwrite)
-    truth = truth_folder(args.input)
-    sources = {"input": str(args.input), "dataset": None, "gt": str(truth) if truth else None}
-    write_json(args.output / "infer.json", sources | settings)
-
-    kept = 0
-    with tqdm(total=sum(len(video.frames) for video in videos), unit="frame", disable=None) as bar:
-        for video in videos:
-            bar.set_postfix_str(video.name)
-            writer = ResultWriter(args.output, video, prob=args.save_prob, overlay=args.overlay)
-            if writer.done and not args.overwrite:
-                kept += 1
-                bar.update(len(video.frames))
-            else:
-                segment(segmenter, video, writer, bar)
-    print(f"{len(videos)} sequences in {args.output / 'masks'}, {kept} of them from an earlier run")
+    if ranks.is_main:
+        segmenter.warn_of_other_flow(inputs.flow)
+        if not args.overwrite:
+            check_settings(args.output, settings)
+        write_record(args.output, header | settings)
+    return inputs, header | settings, segmenter
 
 
-def check_record(record: Path, settings: dict[str, object], overwrite: bool) -> None:
-    """Refuse to mix results of different settings in one folder."""
-    if overwrite or not record.exists():
-        return
-    before = json.loads(record.read_text(encoding="utf-8"))
-    changed = [key for key, value in settings.items() if before.get(key) != value]
-    if changed:
-        raise ValueError(
-            f"{record.parent} holds results made with another {', '.join(changed)}; choose another --output, "
-            f"or redo them with --overwrite"
-        )
-
-
-def segment(segmenter: VideoSegmenter, video: SourceVideo, writer: ResultWriter, bar: tqdm) -> None:
-    try:
-        with writer:
-            for result in segmenter.stream(video.read_frames(), video.read_flows()):
-                writer.write(result)
-                bar.update()
-    except ValueError as error:
-        raise ValueError(f"{video.name}: {error}") from None
+def selection_of(args: argparse.Namespace) -> Selection:
+    return Selection(args.start, args.end, args.every, args.fps, args.scene_cuts)
 
 
 if __name__ == "__main__":

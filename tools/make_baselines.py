@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hmhi.engine.video_io import find_videos, write_mask
+from hmhi.data.media import read_rgb
+from hmhi.engine.inputs import find_videos
+from hmhi.engine.outputs import write_mask
 from hmhi.flow.baseline import threshold_flow
 from hmhi.flow.compensate import METHODS
 
@@ -25,7 +27,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         for video in find_videos(args.flow):
-            for path, picture in zip(video.frames, video.read_frames(), strict=True):
+            for path in video.frames:
+                picture = read_rgb(path)
                 masks = {
                     "all-foreground": np.ones(picture.shape[:2], dtype=bool),
                     "flow": threshold_flow(picture, args.compensation) > 0,

@@ -183,7 +183,7 @@ class VideoSegmenter:
         end: int | str | None = None,
         every: int = 1,
         scene_cuts: bool = False,
-    ) -> Iterator[FrameResult]:
+    ) -> Generator[FrameResult, None, None]:
         """Segment a video, reading no more than a few frames ahead.
 
         Flow leads from each kept frame to the very next frame of the source, as in training. The last frame of
@@ -210,7 +210,7 @@ class VideoSegmenter:
 
     def _stream(
         self, source: Source, flows: Iterable[np.ndarray | Path] | None, scene_cuts: bool
-    ) -> Iterator[FrameResult]:
+    ) -> Generator[FrameResult, None, None]:
         memory: Memory | None = None
         with closing(self._prepare(source, flows, scene_cuts)) as frames:
             while chunk := list(islice(frames, self.look_ahead)):

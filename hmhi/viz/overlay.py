@@ -1,4 +1,4 @@
-"""Pictures of results: the mask drawn into the frame, and panels side by side."""
+"""Pictures of results: the mask drawn into the frame, the object cut out, and panels side by side."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(out, contours, -1, COLOUR, thickness=max(1, frame.shape[0] // 240))
     return out
+
+
+def cut_out(frame: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Keep the object and make the rest transparent, with a soft edge.
+
+    Opacity is half at the edge of the mask, and rises from 0 to 1 while the probability rises by 0.5 about the
+    threshold.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        prob: (H, W) float in [0, 1].
+        threshold: Probability at the edge of the mask.
+
+    Returns:
+        (H, W, 4) uint8 RGBA, not premultiplied; black where it is fully transparent.
+    """
+    alpha = np.clip((prob - threshold) * 2 + 0.5, 0, 1)
+    levels = np.rint(alpha * 255).astype(np.uint8)
+    return np.dstack([np.where(levels[..., None] > 0, frame, np.uint8(0)), levels])
 
 
 def draw_strip(rows: Sequence[Sequence[np.ndarray]], height: int = 160) -> np.ndarray:
