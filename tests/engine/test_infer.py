@@ -15,9 +15,9 @@ from small_model import save_small_checkpoint
 
 from hmhi.data.media import read_flow_rgb, read_rgb
 from hmhi.engine.infer import VideoSegmenter, default_checkpoint, find_device, to_probability
+from hmhi.engine.outputs import to_levels
 from hmhi.engine.precision import amp_precision
 from hmhi.engine.sources import Position, open_source
-from hmhi.engine.video_io import to_levels
 from hmhi.flow.codec import flow_to_rgb
 
 
@@ -460,7 +460,7 @@ def test_inference_reads_what_validation_reads(tmp_path, compensation):
     from hmhi.config import load_config
     from hmhi.data.loader import build_val_videos
     from hmhi.data.synthetic import write_dataset
-    from hmhi.engine.video_io import find_videos
+    from hmhi.engine.inputs import find_videos
 
     folder = write_dataset(tmp_path, "Sample", "val", 1, 3, (64, 96), seed=5)
     overrides = [f"data.compensation={compensation}"]
@@ -477,7 +477,7 @@ def test_inference_reads_what_validation_reads(tmp_path, compensation):
         return encode(image, flow)
 
     segmenter.model.encode = watched
-    list(segmenter.stream(source.read_frames(), source.read_flows()))
+    list(segmenter.stream(source.frames, source.flows))
     from hmhi.data.transforms import normalize
 
     for (image, flow), sample in zip(seen, validation, strict=True):
