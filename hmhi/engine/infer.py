@@ -32,7 +32,7 @@ from hmhi.data.transforms import normalize, resize_flow, to_chw, to_input
 from hmhi.engine.pipeline import run_ahead
 from hmhi.engine.precision import amp_precision, autocast
 from hmhi.engine.scenes import is_cut
-from hmhi.engine.sources import Frames, Source, SourceFrame, open_source
+from hmhi.engine.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
@@ -65,8 +65,8 @@ class FrameResult:
     flow: np.ndarray
     """(H, W, 3) uint8: the flow picture that was read; stored flow keeps the size it is stored in."""
     seconds: Mapping[str, float]
-    """Time that ``decode``, ``flow`` (with resizing) and ``network`` took for this frame. The stages overlap, so
-    a frame takes less than their sum."""
+    """Time that ``decode``, ``flow`` (each with resizing) and ``network`` took for this frame. The stages overlap,
+    so a frame takes less than their sum."""
     scene_cut: bool
     """Whether the frame was taken for the first one of a new scene, so that its memory began anew."""
 
@@ -176,7 +176,7 @@ class VideoSegmenter:
 
     def stream(
         self,
-        source: Frames,
+        source: SourceLike,
         flows: Iterable[np.ndarray | Path] | None = None,
         *,
         start: int | str | None = None,
@@ -223,7 +223,7 @@ class VideoSegmenter:
                     yield result
 
     def segment_many(
-        self, sources: Sequence[Frames], *, every: int = 1, scene_cuts: bool = False
+        self, sources: Sequence[SourceLike], *, every: int = 1, scene_cuts: bool = False
     ) -> Iterator[tuple[int, FrameResult]]:
         """Segment several videos at a time, in batches through the network, each with a memory of its own.
 
@@ -277,7 +277,7 @@ class VideoSegmenter:
         """
         live = self._live
         try:
-            image = to_rgb(frame)
+            image = to_rgb(frame).copy()  # a live loop may fill one buffer again and again
         except ValueError as error:
             raise ValueError(f"frame {live.index}: {error}") from None
         begin = time.perf_counter()
@@ -291,8 +291,8 @@ class VideoSegmenter:
         else:
             with self._flow_lock:
                 flow = flow_to_rgb(-self.estimator(image, live.image))
-        prepared = self._to_input(SourceFrame(live.index, None, image), flow, False)
-        prepared.seconds.update(decode=0.0, flow=time.perf_counter() - begin)
+        decoded = _Decoded(SourceFrame(live.index, None, image), None, False, self._image_input(image), 0.0)
+        prepared = self._with_flow(decoded, flow, begin)
         features, seconds = self._encode([prepared])
         (result,), memory = self._advance([prepared], features, live.memory, seconds)
         self._live = _Live(live.index + 1, image, memory)
@@ -307,11 +307,25 @@ class VideoSegmenter:
     ) -> Generator[_Prepared, None, None]:
         """Decode and compute flow in two threads, each a few frames ahead of the next stage."""
         ahead = max(_AHEAD, self.look_ahead)
-        decoded = run_ahead(
-            _decode(source, scene_cuts, with_next=flows is None), ahead, f"decode {source.name}"
-        )
+        frames = self._decode(source, scene_cuts, with_next=flows is None)
+        decoded = run_ahead(frames, ahead, f"decode {source.name}")
         moving = self._compute_flow(decoded) if flows is None else self._read_flow(decoded, flows)
         return run_ahead(moving, ahead, f"flow {source.name}")
+
+    def _decode(
+        self, source: Source, scene_cuts: bool, *, with_next: bool
+    ) -> Generator[_Decoded, None, None]:
+        before: np.ndarray | None = None
+        with closing(source.pairs(with_next=with_next)) as pairs:
+            begin = time.perf_counter()
+            for frame, following in pairs:
+                if following is not None and scene_cuts and is_cut(frame.image, following):
+                    following = None
+                cut = scene_cuts and before is not None and is_cut(before, frame.image)
+                before = frame.image
+                image = self._image_input(frame.image)
+                yield _Decoded(frame, following, cut, image, time.perf_counter() - begin)
+                begin = time.perf_counter()
 
     def _compute_flow(self, decoded: Generator[_Decoded, None, None]) -> Generator[_Prepared, None, None]:
         """Flow from each frame to its next one; where there is none, that of the frame before in its scene."""
@@ -320,19 +334,18 @@ class VideoSegmenter:
         with closing(decoded):
             while chunk := list(islice(decoded, batch)):
                 begin = time.perf_counter()
-                fields = iter(self._estimate([item for item in chunk if item.following is not None]))
+                fields = self._estimate([item for item in chunk if item.following is not None])
+                share = (time.perf_counter() - begin) / len(chunk)
                 for item in chunk:
+                    begin = time.perf_counter() - share
                     if item.following is not None:
-                        flow = flow_to_rgb(next(fields))
+                        flow = flow_to_rgb(fields.pop(0))
                     elif flow is None or item.scene_cut:
                         flow = still_picture(item.frame.image)
-                    prepared = self._to_input(item.frame, flow, item.scene_cut)
-                    elapsed, begin = time.perf_counter() - begin, time.perf_counter()
-                    prepared.seconds.update(decode=item.seconds, flow=elapsed)
-                    yield prepared
-                    begin = time.perf_counter()
+                    yield self._with_flow(item, flow, begin)
 
-    def _estimate(self, pairs: Sequence[_Decoded]) -> Sequence[np.ndarray]:
+    def _estimate(self, pairs: Sequence[_Decoded]) -> list[np.ndarray]:
+        """Flow (H, W, 2) from each frame to its next one."""
         frames = [item.frame.image for item in pairs]
         following = [item.following for item in pairs if item.following is not None]
         try:
@@ -356,16 +369,17 @@ class VideoSegmenter:
                 position = index + 1
                 if flow is None:
                     raise ValueError(f"frame {index} has no stored flow")
-                picture = read_flow_rgb(flow) if isinstance(flow, Path) else flow
-                prepared = self._to_input(item.frame, picture, item.scene_cut)
-                prepared.seconds.update(decode=item.seconds, flow=time.perf_counter() - begin)
-                yield prepared
+                yield self._with_flow(item, read_flow_rgb(flow) if isinstance(flow, Path) else flow, begin)
 
-    def _to_input(self, frame: SourceFrame, flow: np.ndarray, scene_cut: bool) -> _Prepared:
-        height, width = frame.image.shape[:2]
-        size = self.input_size(height, width)
-        motion = to_chw(resize_flow(flow, size, self.compensation))
-        return _Prepared(frame, flow, scene_cut, to_input(frame.image, size), motion, {})
+    def _image_input(self, image: np.ndarray) -> Tensor:
+        return to_input(image, self.input_size(image.shape[0], image.shape[1]))
+
+    def _with_flow(self, decoded: _Decoded, flow: np.ndarray, begin: float) -> _Prepared:
+        """Join a frame and its flow picture, on which work began at a time of `time.perf_counter`."""
+        height, width = decoded.image.shape[1:]
+        motion = to_chw(resize_flow(flow, (height, width), self.compensation))
+        seconds = {"decode": decoded.seconds, "flow": time.perf_counter() - begin}
+        return _Prepared(decoded.frame, flow, decoded.scene_cut, decoded.image, motion, seconds)
 
     @torch.inference_mode()
     def _encode(self, frames: Sequence[_Prepared]) -> tuple[dict[int, Tensor], float]:
@@ -430,6 +444,8 @@ class _Decoded(NamedTuple):
     following: np.ndarray | None
     """The next frame of the source; None after the last one of the video or of its scene."""
     scene_cut: bool
+    image: Tensor
+    """uint8 (3, h, w), as the network reads it."""
     seconds: float
 
 
@@ -461,21 +477,6 @@ class _Batch:
 
     videos: list[int]
     memory: Memory | None
-
-
-def _decode(source: Source, scene_cuts: bool, *, with_next: bool) -> Generator[_Decoded, None, None]:
-    pairs = source.pairs() if with_next else ((frame, None) for frame in source)
-    before: np.ndarray | None = None
-    while True:
-        begin = time.perf_counter()
-        frame, following = next(pairs, (None, None))
-        if frame is None:
-            return
-        if following is not None and scene_cuts and is_cut(frame.image, following):
-            following = None
-        cut = scene_cuts and before is not None and is_cut(before, frame.image)
-        before = frame.image
-        yield _Decoded(frame, following, cut, time.perf_counter() - begin)
 
 
 def _regroup(batches: Sequence[_Batch], due: Mapping[int, _Prepared]) -> list[_Batch]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -108,17 +108,19 @@ class Source:
         return max(0, math.ceil((min(bounds[1], self.total) - bounds[0]) / self.every))
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for frame, _ in self._read(with_next=False):
+        for frame, _ in self.pairs(with_next=False):
             yield frame
 
-    def pairs(self) -> Iterator[tuple[SourceFrame, np.ndarray | None]]:
+    def pairs(
+        self, *, with_next: bool = True
+    ) -> Generator[tuple[SourceFrame, np.ndarray | None], None, None]:
         """Each kept frame with the image of the very next frame of the source, kept or not.
 
         So a frame's flow is the same whatever else is kept. None follows the last frame of the source.
-        """
-        return self._read(with_next=True)
 
-    def _read(self, *, with_next: bool) -> Iterator[tuple[SourceFrame, np.ndarray | None]]:
+        Args:
+            with_next: False gives None with every frame, and reads nothing beyond it.
+        """
         held: SourceFrame | None = None  # waits for its next frame
         first: int | None = None
         shape: tuple[int, ...] | None = None
@@ -156,12 +158,12 @@ class Source:
             raise ValueError(f"{self.name}: there is no frame{where}")
 
 
-Frames = str | Path | Source | Sequence[str | Path] | Iterable[np.ndarray]
+SourceLike = str | Path | Source | Sequence[str | Path] | Iterable[np.ndarray]
 """What `open_source` opens."""
 
 
 def open_source(
-    source: Frames,
+    source: SourceLike,
     *,
     start: int | str | None = None,
     end: int | str | None = None,
@@ -227,7 +229,7 @@ def parse_position(text: int | str, name: str = "position") -> Position:
     return position
 
 
-def _open(source: Frames, fps: float | None) -> Source:
+def _open(source: SourceLike, fps: float | None) -> Source:
     if isinstance(source, str) and source.startswith(CAMERA):
         return _camera(source, fps)
     if isinstance(source, str | Path):
@@ -277,13 +279,15 @@ def _image_entries(paths: Sequence[Path], fps: float | None) -> Iterator[Entry]:
 
 
 def _array_entries(arrays: Iterable[Any], fps: float | None) -> Iterator[Entry]:
+    lasting = isinstance(arrays, Sequence | np.ndarray)  # a generator may fill one buffer again and again
     for index, array in enumerate(arrays):
-        yield Entry(index, fps and index / fps, partial(_to_rgb, index, array))
+        yield Entry(index, fps and index / fps, partial(_to_rgb, index, array, copy=not lasting))
 
 
-def _to_rgb(index: int, array: np.ndarray) -> np.ndarray:
+def _to_rgb(index: int, array: Any, *, copy: bool) -> np.ndarray:
     try:
-        return to_rgb(np.asarray(array))
+        rgb = to_rgb(np.asarray(array))
+        return rgb.copy() if copy else rgb
     except ValueError as error:
         raise ValueError(f"frame {index}: {error}") from None
 

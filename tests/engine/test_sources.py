@@ -187,6 +187,19 @@ def test_grey_alpha_and_16_bits(array):
     np.testing.assert_array_equal(frame.image, np.full((5, 7, 3), 100, np.uint8))
 
 
+def test_a_generator_may_use_one_buffer(tmp_path):
+    buffer = np.zeros((*SIZE, 3), np.uint8)
+
+    def fill():
+        for t in range(4):
+            buffer[:] = picture(t)
+            yield buffer
+
+    pairs = list(open_source(fill()).pairs())
+    assert [level(frame.image) for frame, _ in pairs] == [0, 1, 2, 3]
+    assert [level(following) for _, following in pairs[:-1]] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("pixels", "encoder"), [("gray", "ffv1"), ("gray16le", "ffv1"), ("yuv420p10le", "ffv1"), ("rgba", "png")]
 )
