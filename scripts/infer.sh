@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # Segment videos:
 #   bash scripts/infer.sh INPUT [OUTPUT] [tools/infer.py arguments] [key=value ...]
-# INPUT is a folder of frames, a folder of sequences, or a video file; OUTPUT defaults to outputs/<name of INPUT>.
+# INPUT is a video file, a frame folder, a zip, a folder of these, a quoted pattern, camera:0, or a data set's name
+# (docs/INFERENCE.md); OUTPUT defaults to outputs/<name of INPUT> in the repository.
 # Without arguments: the DAVIS-16 validation set, as in the paper.
+#
+# From the environment:
+#   NPROC    processes that share the videos (1), one for each GPU at most
+#   PYTHON   interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
@@ -11,18 +16,19 @@ python="$(find_python)"
 
 if [[ $# -eq 0 ]]; then
     cd "$root"
-    set -- data/DAVIS-16/Images/val outputs/davis16 --flow data/DAVIS-16/Flows/val
-    if [[ ! -d "$1" ]]; then
-        echo "error: $root/$1 not found; name an input: bash scripts/infer.sh INPUT, or prepare DAVIS-16 (docs/DATA.md)" >&2
-        exit 2
-    fi
+    set -- davis16
 fi
 input="$1"
 shift
-output="$root/outputs/$(basename "${input%/}" | sed 's/\.[^.]*$//')"
+name="$(basename "${input%/}" | sed 's/\.[^.]*$//' | tr -d '*?[]:')"
+output="$root/outputs/${name:-videos}"
 if [[ $# -gt 0 && "$1" != -* && "$1" != *=* ]]; then
     output="$1"
     shift
 fi
-"$python" "$root/tools/infer.py" --input "$input" --output "$output" "$@"
-echo "score them: $python tools/val_zvos.py --pred $output/masks --gt ANNOTATIONS" >&2
+infer=("$root/tools/infer.py" --input "$input" --output "$output" "$@")
+if [[ "${NPROC:-1}" == 1 ]]; then
+    exec "$python" "${infer[@]}"
+fi
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$python" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" "${infer[@]}"
