@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hmhi.config import config_from_dict, config_to_dict
 from hmhi.engine.precision import DTYPES
 from hmhi.flow.files import write_atomically
 from hmhi.models.weights import load_state, to_safetensors
@@ -17,11 +18,21 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="such as best.pt of a run")
     parser.add_argument("--output", type=Path, required=True, help=".safetensors file to write")
     parser.add_argument("--precision", default="fp16", choices=sorted(DTYPES), help="of the tensors")
-    args = parser.parse_args()
+    parser.add_argument(
+        "overrides", nargs="*", metavar="infer.key=value", help="how the weights are used by default"
+    )
+    args = parser.parse_intermixed_args()
     try:
         if args.output.suffix != ".safetensors":
             raise ValueError(f"--output must end in .safetensors, got {args.output}")
-        contents = to_safetensors(load_state(args.checkpoint), DTYPES[args.precision])
+        stray = [item for item in args.overrides if not item.startswith("infer.")]
+        if stray:
+            raise ValueError(f"only infer.* can change after training, got {', '.join(stray)}")
+        checkpoint = load_state(args.checkpoint)
+        if args.overrides and "config" in checkpoint:
+            config = config_from_dict(checkpoint["config"], args.overrides, source=str(args.checkpoint))
+            checkpoint["config"] = config_to_dict(config)
+        contents = to_safetensors(checkpoint, DTYPES[args.precision])
         with write_atomically(args.output) as stream:
             stream.write(contents)
     except (ValueError, OSError) as error:

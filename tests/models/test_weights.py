@@ -62,17 +62,12 @@ def test_export_keeps_config_flow_and_half_precision_weights(checkpoint, tmp_pat
     contents["training"] = {"progress": 3}  # stays behind
     torch.save(contents, path)
     released = tmp_path / "weights" / "small.safetensors"
-    command = [
-        sys.executable,
-        repository / "tools" / "export_weights.py",
-        "--checkpoint",
-        path,
-        "--output",
-        released,
-    ]
+    tool = [sys.executable, repository / "tools" / "export_weights.py", "--checkpoint", path]
+    command = [*tool, "--output", released, "infer.image_size=[64,96]"]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.endswith("MB, fp16\n")
     loaded = load_state(released)
     assert loaded.keys() == {"format", "config", "flow", "model"}
+    assert loaded["config"]["infer"]["image_size"] == [64, 96]
     assert loaded["flow"] == contents["flow"]
     assert all(v.dtype == torch.float16 for v in loaded["model"].values())
     ours, theirs = model.state_dict(), load_model(released).state_dict()
