@@ -18,7 +18,7 @@ from hmhi.engine import distributed
 from hmhi.engine.distributed import Ranks, process_group
 from hmhi.engine.infer import VideoSegmenter, default_checkpoint
 from hmhi.engine.inputs import Inputs, find_inputs
-from hmhi.engine.outputs import KINDS, OutputSettings
+from hmhi.engine.outputs import KINDS, AttentionSettings, OutputSettings
 from hmhi.engine.segment import (
     Interrupted,
     Selection,
@@ -71,6 +71,11 @@ def parse_arguments() -> argparse.Namespace:
         "--strip", action="store_true", help="a few frames in one picture, strip/<video>.png"
     )
     results.add_argument("--coco", action="store_true", help="run-length codes, coco/<video>.json")
+    results.add_argument(
+        "--attention", type=int, nargs=2, metavar=("X", "Y"),
+        help="where this pixel reads in the memory, attention/<video>/<frame>_*.png",
+    )  # fmt: skip
+    results.add_argument("--attention-frame", type=int, metavar="N", help="of this frame; default: the last")
 
     frames = parser.add_argument_group("frames")
     frames.add_argument(
@@ -110,7 +115,10 @@ def image_size(text: str) -> list[int]:
 def run(args: argparse.Namespace, ranks: Ranks) -> int:
     inputs, header, segmenter = prepare(args, ranks)
     kinds = [kind for kind in KINDS if kind == "masks" or vars(args)["save_prob" if kind == "prob" else kind]]
-    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold)
+    attention = (
+        AttentionSettings(segmenter, tuple(args.attention), args.attention_frame) if args.attention else None
+    )
+    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention)
     if args.overlay and ranks.is_main and ffmpeg() is None and any(video.file for video in inputs.videos):
         print("note: without ffmpeg, overlays have no sound, and browsers do not play them", file=sys.stderr)
     try:
@@ -150,6 +158,10 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, o
 
 def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
     selection_of(args)  # mistakes in the cheap options first
+    if args.attention_frame is not None and not args.attention:
+        raise ValueError("--attention-frame needs --attention X Y, the pixel to look at")
+    if args.attention and args.compile:
+        raise ValueError("--attention cannot look into a compiled network; leave --compile out")
     data_root = Path(load_config(None, args.overrides).data.root)
     inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
     check_output(args.output, inputs)
@@ -184,6 +196,8 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
         "short_side": args.short_side,
         "memory_frames": args.memory_frames,
         "precision": segmenter.config.precision,
+        "attention": args.attention,
+        "attention_frame": args.attention_frame,
         "overrides": args.overrides,
     }
     if ranks.is_main:

@@ -1,4 +1,4 @@
-"""What inference writes of a video: masks, probabilities, cut-outs, an overlay video, a strip, COCO codes.
+"""What inference writes of a video: masks, probabilities, cut-outs, overlay, strip, COCO codes, attention.
 
 A video's results grow in a hidden folder and take their names together, so that a name stands for finished work.
 """
@@ -6,10 +6,12 @@ A video's results grow in a hidden folder and take their names together, so that
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,16 +22,23 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hmhi.engine.infer import FrameResult
+from hmhi.engine.infer import FrameResult, VideoSegmenter
 from hmhi.engine.inputs import InputVideo
 from hmhi.engine.rle import MaskTrack
 from hmhi.engine.sources import Source
 from hmhi.engine.video_writer import VideoWriter, add_sound, ffmpeg
 from hmhi.flow.files import write_atomically
+from hmhi.viz.attention import MemoryProbe, PixelView
 from hmhi.viz.overlay import cut_out, draw_overlay, draw_strip
 
-KINDS = {"masks": "", "prob": "", "matte": "", "overlay": ".mp4", "strip": ".png", "coco": ".json"}
-"""Every kind of result -> suffix of its file; one without a suffix is a folder with a PNG for each frame."""
+log = logging.getLogger(__name__)
+
+# attention first, as results are closed in this order, and whatever befalls the others it must let go of the network
+KINDS = {
+    "attention": "", "masks": "", "prob": "", "matte": "", "overlay": ".mp4", "strip": ".png", "coco": ".json",
+}  # fmt: skip
+"""Every kind of result -> suffix of its file; one without a suffix is a folder of PNGs, one for each frame except
+for ``attention``."""
 RECORDS = "sequences"
 """Folder with a record of each finished video."""
 PARTIAL = ".partial"
@@ -42,6 +51,18 @@ MAX_PAUSE = 60.0  # seconds between two frames beyond which time stamps are take
 
 
 @dataclass(frozen=True)
+class AttentionSettings:
+    """Whose attention is drawn."""
+
+    segmenter: VideoSegmenter
+    """What segments the videos, not compiled."""
+    pixel: tuple[int, int]
+    """x and y in the source."""
+    frame: int | None = None
+    """Number of the frame in the source; None takes the last one that reads the memory."""
+
+
+@dataclass(frozen=True)
 class OutputSettings:
     """Which results are wanted, and how they are drawn."""
 
@@ -51,6 +72,8 @@ class OutputSettings:
     """Of `KINDS`."""
     threshold: float = 0.5
     """Probability at the edge of the mask, for cut-outs."""
+    attention: AttentionSettings | None = None
+    """Due where `kinds` has ``attention``."""
 
 
 class ResultWriter:
@@ -116,6 +139,9 @@ class ResultWriter:
             return Strip(path)
         if kind == "coco":
             return Coco(path, self._video.name)
+        if kind == "attention":
+            assert self._settings.attention is not None
+            return Attention(path, self._video.name, self._settings.attention)
         return Pictures(path, partial(_picture, kind, self._settings.threshold))
 
     def __exit__(
@@ -268,6 +294,38 @@ class Coco:
         """Write the document."""
         if complete:
             self._path.write_text(json.dumps(self._track.document()) + "\n", encoding="utf-8")
+
+
+class Attention:
+    """A folder with pictures of where one pixel of one frame looks, see `hmhi.viz.attention`."""
+
+    def __init__(self, path: Path, name: str, settings: AttentionSettings) -> None:
+        self._path, self._name, self._segmenter = path, name, settings.segmenter
+        self._stem = ""
+        self._probing = ExitStack()
+        probe = self._probing.enter_context(MemoryProbe(settings.segmenter.model))
+        self._view = PixelView(probe, settings.pixel, settings.frame)
+        path.mkdir()
+
+    def add(self, result: FrameResult, stem: str) -> None:
+        """Follow the network's step for this frame, which must be its last one."""
+        height, width = result.mask.shape
+        self._view.follow(result.index, result.frame, self._segmenter.input_size(height, width))
+        if self._view.drawn_frame == result.index:
+            self._stem = stem
+
+    def close(self, *, complete: bool) -> None:
+        """Draw and save the pictures; where there is nothing to draw, say so."""
+        with self._probing:
+            if not complete:
+                return
+            try:
+                pictures = self._view.draw()
+            except ValueError as error:
+                log.warning("%s: %s", self._name, error)
+                return
+            for name, picture in pictures.items():
+                Image.fromarray(picture).save(self._path / f"{self._stem}_{name}.png")
 
 
 class Record:

@@ -246,22 +246,23 @@ class PixelView:
         return None if self._moment is None else self._moment.index
 
     def draw(self) -> dict[str, np.ndarray]:
-        """The pictures that the model has something to show for; a log message names the reason for none.
+        """The pictures that the model has something to show for.
 
         Returns:
             Name to (H, W, 3) uint8: ``memory_stage<s>`` for each bank, ``sgim_stage<s>`` and ``plam_stage<s>``
-            by the stage that they refine.
+            by the stage that they refine; a log message names what the model lacks.
+
+        Raises:
+            ValueError: The model has no memory, or the frame was not seen or read nothing; says which.
         """
         moment = self._moment
         if not self.probe.model.memory_stages:
-            log.warning("no attention pictures: this model has no memory bank")
-            return {}
+            raise ValueError("no attention to draw: the model has no memory bank")
         if moment is None:
-            wanted = (
-                "no frame" if self.frame is None else f"frame {self.frame} is not in the video, or did not"
+            frame = "no frame" if self.frame is None else f"frame {self.frame} is not there, or has not"
+            raise ValueError(
+                f"no attention to draw: {frame} read the memory; the first of a video reads none"
             )
-            log.warning("no attention pictures: %s read the memory; the first of a video has none", wanted)
-            return {}
         for kind, modules in (("PLAM", self.probe.plams), ("SGIM", self.probe.sgims)):
             if not modules:
                 log.info("no picture of %s: this model has none", kind)

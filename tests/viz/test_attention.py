@@ -205,22 +205,21 @@ def test_only_what_a_model_has_is_drawn(overrides, names, caplog):
 @pytest.mark.parametrize(
     ("overrides", "frame", "count", "reason"),
     [
-        (["model.memory_stages=[]", *NO_INTERACTION], None, 3, "this model has no memory bank"),
+        (["model.memory_stages=[]", *NO_INTERACTION], None, 3, "the model has no memory bank"),
         ([], None, 1, "no frame read the memory"),
-        ([], 0, 3, "frame 0 is not in the video, or did not read the memory"),
-        ([], 7, 3, "frame 7 is not in the video, or did not read the memory"),
+        ([], 0, 3, "frame 0 is not there, or has not read the memory"),
+        ([], 7, 3, "frame 7 is not there, or has not read the memory"),
     ],
     ids=["no bank", "one frame", "first frame", "beyond the end"],
 )
-def test_nothing_to_draw_is_one_warning(overrides, frame, count, reason, caplog):
+def test_nothing_to_draw_is_an_error(overrides, frame, count, reason):
     model = small_model(*overrides)
     with MemoryProbe(model) as probe:
         view = PixelView(probe, (30, 20), frame)
         run(model, view, pictures_of(count))
-        assert view.draw() == {}
+        with pytest.raises(ValueError, match=f"^no attention to draw: {reason}"):
+            view.draw()
     assert view.drawn_frame is None
-    (message,) = caplog.messages
-    assert reason in message
 
 
 @pytest.mark.parametrize("pixel", [(96, 10), (10, 64), (-1, 0)])
