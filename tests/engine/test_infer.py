@@ -108,7 +108,10 @@ def test_500_frames_take_no_more_memory_than_50(tmp_path):
     )
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(checkpoint), str(count)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(checkpoint), str(count)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for count in (50, 500)
     ]
