@@ -6,7 +6,7 @@ Example:
     >>> with MemoryProbe(segmenter.model) as probe:
     ...     view = PixelView(probe, pixel=(420, 230))
     ...     for result in segmenter.stream("bear.mp4"):
-    ...         view.follow(result.index, result.frame, segmenter.image_size)
+    ...         view.follow(result.index, result.frame, segmenter.input_size(*result.frame.shape[:2]))
     >>> pictures = view.draw()  # {"memory_stage2": (H, W, 3) uint8, "plam_stage4": ..., ...}
 
 B batch, N query cells, M key cells, C channels, T frames held by a bank, h w cells of a stage.
