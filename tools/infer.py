@@ -138,6 +138,8 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
             file=sys.stderr,
         )
         return 2
+    if inputs.truth:
+        print(f"score them: python tools/val_zvos.py --pred {args.output / 'masks'} --gt {inputs.truth}")
     return 0
 
 

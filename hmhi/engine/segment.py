@@ -150,14 +150,17 @@ def segment_all(
 
 
 def share(lengths: Mapping[str, int], parts: int) -> list[list[str]]:
-    """Deal names out so that the sums of their lengths are close: the longest first, to whoever has least."""
-    dealt: list[list[str]] = [[] for _ in range(parts)]
+    """Deal names out so that the sums of their lengths are close: the longest first, to whoever has least.
+
+    Each part keeps the order of the whole.
+    """
+    dealt: list[set[str]] = [set() for _ in range(parts)]
     loads = [0] * parts
     for name in sorted(lengths, key=lambda name: -lengths[name]):
         least = min(range(parts), key=lambda part: (loads[part], len(dealt[part])))
-        dealt[least].append(name)
+        dealt[least].add(name)
         loads[least] += lengths[name]
-    return dealt
+    return [[name for name in lengths if name in names] for names in dealt]
 
 
 def check_output(folder: Path, inputs: Inputs) -> None:

@@ -10,6 +10,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -50,18 +51,8 @@ class VideoWriter:
         if _has_h264():
             # A pipe could fill up and stall the program.
             self._messages = tempfile.TemporaryFile()  # noqa: SIM115
-            raw = [
-                "-f",
-                "rawvideo",
-                "-pix_fmt",
-                "rgb24",
-                "-s",
-                f"{width}x{height}",
-                "-r",
-                f"{fps:.6f}",
-                "-i",
-                "-",
-            ]
+            rate = str(Fraction(fps).limit_denominator(1001))  # 29.97 is 30000/1001
+            raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
             encoder = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), "-pix_fmt", "yuv420p"]
             self._process = subprocess.Popen(
                 [*_command(), *raw, *encoder, "-movflags", "+faststart", str(path.resolve())],

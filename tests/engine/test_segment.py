@@ -44,8 +44,8 @@ def checkpoint(tmp_path):
 
 def test_the_longest_first_to_whoever_has_least():
     lengths = {"a": 10, "b": 70, "c": 40, "d": 30, "e": 0}
-    assert share(lengths, 2) == [["b", "a"], ["c", "d", "e"]]
-    assert share(lengths, 1) == [["b", "c", "d", "a", "e"]]
+    assert share(lengths, 2) == [["a", "b"], ["c", "d", "e"]]
+    assert share(lengths, 1) == [["a", "b", "c", "d", "e"]]
     assert share({}, 2) == [[], []]
     assert sorted(map(len, share(dict.fromkeys("abcdef", 0), 3))) == [2, 2, 2]  # lengths that nobody knows
 
