@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from hmhi.layers.position import rotate
 
-# Scores that exist at one time in `topk_attention`: 32 MiB of float32, small enough for a CPU's last-level
-# cache and for any GPU.
-SCORES_AT_ONCE = 1 << 23
+# Scores that exist at one time in `topk_attention`: 16 MiB of float32. Larger pieces are no faster, and from
+# 32 MiB on glibc asks the system for fresh pages each time, which doubles the time of the product.
+SCORES_AT_ONCE = 1 << 22
+BLOCK = 16  # keys whose maximum `best_keys` looks at first
 
 
 class Attention(nn.Module):
@@ -75,7 +76,8 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
     """Softmax attention in which each query sees only its `topk` highest-scoring keys; exact.
 
     Scores are made for a slice of the queries at a time, and only the kept values are gathered: peak memory
-    grows with M alone, not with N x M. Gradients flow through the kept scores.
+    grows with M alone, not with N x M. Gradients flow through the kept scores. Keys of equal score at the limit
+    are chosen between at will.
 
     Args:
         q: (B, N, C) queries.
@@ -90,12 +92,16 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
     batch, m, channels = k.shape
     # One table for the whole batch, so that a single gather serves every clip.
     table = v.reshape(batch * m, channels)
+    transposed = k.transpose(1, 2).contiguous()  # once: bfloat16 products would copy it for every slice
     first = torch.arange(batch, device=q.device)[:, None, None] * m
     rows = max(1, SCORES_AT_ONCE // (batch * m))
     out = []
     for part in q.split(rows, dim=1):
-        scores, index = (part @ k.transpose(1, 2)).topk(topk, dim=-1, sorted=False)  # (B, n, K)
-        weight = F.dropout((scores * channels**-0.5).softmax(dim=-1), dropout, training=dropout > 0.0)
+        scores = part @ transposed  # (B, n, M)
+        index = best_keys(scores, topk)  # (B, n, K)
+        kept = scores.gather(-1, index) * channels**-0.5
+        weight = kept.softmax(dim=-1, dtype=torch.promote_types(kept.dtype, torch.float32))
+        weight = F.dropout(weight, dropout, training=dropout > 0.0)
         mixed = F.embedding_bag(
             (index + first).flatten(0, 1),
             table,
@@ -104,3 +110,30 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
         )  # (B * n, C)
         out.append(mixed.view(batch, -1, channels))
     return torch.cat(out, dim=1) if len(out) > 1 else out[0]
+
+
+@torch.no_grad()
+def best_keys(scores: Tensor, topk: int) -> Tensor:
+    """Indices of each row's `topk` largest scores, in any order; what `Tensor.topk` gives in a third of the time.
+
+    No more than `topk` blocks of keys can hold one of the best, and those are the blocks with the largest
+    maxima: all others are left out before the search. A block's keys lie M / `BLOCK` apart, so that its maximum
+    is one vector instruction.
+
+    Args:
+        scores: (..., M).
+        topk: At most M.
+
+    Returns:
+        int64 (..., K).
+    """
+    m = scores.shape[-1]
+    blocks = m // BLOCK
+    if m % BLOCK or blocks <= topk:
+        return scores.topk(topk, dim=-1, sorted=False).indices
+    maxima = scores.unflatten(-1, (BLOCK, blocks)).amax(dim=-2)  # (..., M / BLOCK)
+    block = maxima.topk(topk, dim=-1, sorted=False).indices  # (..., K)
+    member = torch.arange(0, m, blocks, device=scores.device)
+    candidates = (block.unsqueeze(-1) + member).flatten(-2)  # (..., K * BLOCK)
+    best = scores.gather(-1, candidates).topk(topk, dim=-1, sorted=False).indices
+    return candidates.gather(-1, best)

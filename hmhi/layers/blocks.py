@@ -21,7 +21,7 @@ class ConvReLU(nn.Sequential):
         conv = nn.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups)
         nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        super().__init__(conv, nn.ReLU())
+        super().__init__(conv, nn.ReLU(inplace=True))
 
 
 class CBAM(nn.Module):
@@ -114,5 +114,8 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, channels: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__(
-            nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels)
+            nn.Linear(channels, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, channels),
         )

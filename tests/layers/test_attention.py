@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import hmhi.layers.attention as attention
-from hmhi.layers.attention import Attention, topk_attention
+from hmhi.layers.attention import Attention, best_keys, topk_attention
 
 
 def dense_topk(q, k, v, topk):
@@ -33,6 +33,20 @@ def test_topk_gradients_equal_the_dense_form(tokens):
         gradients.append([leaf.grad for leaf in leaves])
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(("m", "topk"), [(400, 7), (400, 24), (400, 25), (403, 7), (16, 1), (50, 50)])
+def test_best_keys_are_the_best(m, topk):
+    """Through blocks and without them: M no multiple of the block, or too few blocks to leave any out."""
+    scores = torch.randn(3, 11, m, generator=torch.Generator().manual_seed(2))
+    found = scores.gather(-1, best_keys(scores, topk)).sort(descending=True).values
+    assert torch.equal(found, scores.sort(descending=True).values[..., :topk])
+
+
+def test_best_keys_may_share_a_block():
+    scores = torch.zeros(1, 16 * 20)
+    scores[0, 3::20] = 1.0  # the sixteen members of the fourth block
+    assert best_keys(scores, 10).flatten().remainder(20).eq(3).all()
 
 
 def test_topk_of_all_keys_is_plain_attention(tokens):
