@@ -4,7 +4,11 @@ import argparse
 import importlib
 import sys
 
-BENCHMARKS = {"data": "hmhi.benchmarks.data", "eval": "hmhi.benchmarks.evaluation"}
+BENCHMARKS = {
+    "data": "hmhi.benchmarks.data",
+    "eval": "hmhi.benchmarks.evaluation",
+    "infer": "hmhi.benchmarks.infer",
+}
 
 
 def main() -> int:
