@@ -16,7 +16,7 @@ import torch
 from hmhi.config import load_config
 from hmhi.engine import distributed
 from hmhi.engine.distributed import Ranks, process_group
-from hmhi.engine.infer import VideoSegmenter, default_checkpoint
+from hmhi.engine.infer import EMBEDDED, VideoSegmenter
 from hmhi.engine.inputs import Inputs, find_inputs
 from hmhi.engine.outputs import KINDS, AttentionSettings, OutputSettings
 from hmhi.engine.segment import (
@@ -31,7 +31,6 @@ from hmhi.engine.video_writer import ffmpeg
 from hmhi.flow.estimate import METHODS
 from hmhi.flow.raft import file_sha256
 
-ROOT = Path(__file__).resolve().parent.parent
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 
 
@@ -87,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     frames.add_argument("--scene-cuts", action="store_true", help="begin anew at scene cuts")
 
     network = parser.add_argument_group("network")
-    network.add_argument("--checkpoint", type=Path, help="default: the newest best.pt under runs/")
+    network.add_argument("--checkpoint", type=Path, help="default: the small network in the box")
     network.add_argument(
         "--flow", metavar="FOLDER|METHOD",
         help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "
@@ -104,7 +103,11 @@ def parse_arguments() -> argparse.Namespace:
 
     parser.add_argument("--overwrite", action="store_true", help="do finished videos anew")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as infer.threshold=0.6")
-    return parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args()
+    # argparse gives --sequences all that follows
+    args.overrides += [name for name in args.sequences if "=" in name]
+    args.sequences = [name for name in args.sequences if "=" not in name]
+    return args
 
 
 def image_size(text: str) -> list[int]:
@@ -167,7 +170,7 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
     data_root = Path(load_config(None, args.overrides).data.root)
     inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
     check_output(args.output, inputs)
-    checkpoint = args.checkpoint or default_checkpoint(ROOT / "runs")
+    checkpoint = args.checkpoint or EMBEDDED
     precision = [f"infer.precision={args.precision}"] if args.precision else []
     segmenter = VideoSegmenter(
         checkpoint,

@@ -165,7 +165,8 @@ def test_a_pattern_and_a_failure(infer, tmp_path):
 def test_a_data_set_by_name(infer, tmp_path):
     for part in ("Images", "Flows", "Annotations"):
         write_frames(tmp_path / "sets" / "DAVIS-16" / part / "val" / "a", 2)
-    done = infer("--input", "davis16", "--output", tmp_path / "out", f"data.root={tmp_path / 'sets'}")
+    options = ["--sequences", "a", f"data.root={tmp_path / 'sets'}"]
+    done = infer("--input", "davis16", "--output", tmp_path / "out", *options)
     record = record_of(tmp_path / "out")
     assert record["dataset"] == "davis16"
     assert record["flow"] == str(tmp_path / "sets" / "DAVIS-16" / "Flows" / "val")

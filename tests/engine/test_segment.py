@@ -14,7 +14,7 @@ from tiny import run_ranks
 
 from hmhi.engine.distributed import Ranks, process_group
 from hmhi.engine.infer import VideoSegmenter
-from hmhi.engine.inputs import find_inputs, find_videos
+from hmhi.engine.inputs import InputVideo, find_inputs, find_videos
 from hmhi.engine.outputs import OutputSettings, ResultWriter
 from hmhi.engine.segment import (
     Interrupted,
@@ -114,6 +114,16 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, checkpoint, monkeypatch):
     assert segment_all(segmenter, videos, Selection(), outputs, ranks=ONE) == Summary(
         finished=["b"], kept=["a"]
     )
+
+
+def test_ctrl_c_ends_the_recording_of_a_camera(tmp_path, checkpoint, monkeypatch):
+    videos = find_videos(write_frames(tmp_path / "camera0", 5))
+    monkeypatch.setattr(InputVideo, "live", True)
+    interrupt_after(monkeypatch, 2)
+    outputs = OutputSettings(tmp_path / "out")
+    done = segment_all(VideoSegmenter(checkpoint, "cpu"), videos, Selection(), outputs, ranks=ONE)
+    assert done == Summary(finished=["camera0"])
+    assert len(list((tmp_path / "out" / "masks" / "camera0").iterdir())) == 2
 
 
 def test_an_interrupted_overwrite_continues(tmp_path, checkpoint, monkeypatch):
