@@ -4,7 +4,7 @@ A stream has three stages that run side by side: decoding, flow (with resizing),
 thread. Each hands a few frames to the next and none keeps more.
 
 Example:
-    >>> segmenter = VideoSegmenter("runs/finetune_davis16/ckpt/best.pt")
+    >>> segmenter = VideoSegmenter()  # the weights in the box, or a checkpoint
     >>> for result in segmenter.stream("walk.mp4"):  # or a folder, a zip file, arrays, "camera:0"
     ...     use(result.mask)
 """
@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+EMBEDDED = Path(__file__).resolve().parents[2] / "checkpoint" / "hmhi_embedded.safetensors"
+"""The weights in the box: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
+
 SIZE_STEP = 32
 """Sides of the network's input are multiples of this, its coarsest stride, where a short side is asked for."""
 _AHEAD = 2  # frames that may wait between two stages
@@ -78,7 +81,7 @@ class VideoSegmenter:
     a memory of its own.
 
     Args:
-        checkpoint: A file that `hmhi.load_model` reads.
+        checkpoint: A file that `hmhi.load_model` reads; None takes the small network in the box.
         device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
         flow: ``dis``, ``raft``, ``raft-small``, or any `hmhi.flow.estimate.FlowEstimator`.
         image_size: Size of the network's input, (height, width) or one number for a square; the aspect of the
@@ -101,7 +104,7 @@ class VideoSegmenter:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         device: str | torch.device = "auto",
         *,
         flow: str | FlowEstimator | None = None,
@@ -130,8 +133,9 @@ class VideoSegmenter:
             changes.append(f"model.memory_frames={memory_frames}")
         if amp:
             changes.append(f"infer.precision={amp_precision(self.device)}")
+        checkpoint = EMBEDDED if checkpoint is None else Path(checkpoint)
         contents = load_state(checkpoint)
-        self.model, config = model_from(contents, Path(checkpoint), self.device, changes)
+        self.model, config = model_from(contents, checkpoint, self.device, changes)
         self.trained_flow: dict[str, dict[str, str]] = contents.get("flow", {})
         self.config = config.infer
         self.image_size = config.infer.image_size or config.data.image_size
@@ -516,21 +520,6 @@ def find_device(name: str | torch.device) -> torch.device:
 def still_picture(image: np.ndarray) -> np.ndarray:
     """Flow picture of a frame in which nothing moves: white, (H, W, 3) uint8."""
     return np.full_like(image, 255)
-
-
-def default_checkpoint(runs: Path) -> Path:
-    """The ``best.pt`` that training wrote last.
-
-    Raises:
-        FileNotFoundError: There is none yet.
-    """
-    found = sorted(runs.glob("*/ckpt/best.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(
-            f"no checkpoint given and none in {runs}/*/ckpt/best.pt; train one with scripts/quickstart.sh or "
-            f"scripts/train.sh, or name one with --checkpoint"
-        )
-    return found[-1]
 
 
 def to_probability(logits: Tensor, size: tuple[int, int], *, stretch: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 from small_model import save_small_checkpoint
 
 from hmhi.data.media import read_flow_rgb, read_rgb
-from hmhi.engine.infer import VideoSegmenter, default_checkpoint, find_device, to_probability
+from hmhi.engine.infer import VideoSegmenter, find_device, to_probability
 from hmhi.engine.outputs import to_levels
 from hmhi.engine.precision import amp_precision
 from hmhi.engine.sources import Position, open_source
@@ -436,17 +436,6 @@ def test_without_stretch_a_frame_may_have_no_object():
     weak[..., 4, 4] = -3.5
     assert to_probability(weak, (8, 8)).max() < 0.05
     assert to_probability(weak, (8, 8), stretch=True).max() == pytest.approx(1.0)
-
-
-def test_newest_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"quickstart\.sh"):
-        default_checkpoint(tmp_path)
-    for age, run in ((200, "old"), (100, "new")):
-        path = tmp_path / run / "ckpt" / "best.pt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert default_checkpoint(tmp_path).parts[-3] == "new"
 
 
 def test_real_video_with_stored_flow(checkpoint, shared_data):
