@@ -31,7 +31,8 @@ from hmhi.models.build import build_model
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.weights import load_model
 
-WARM_UP = 3  # rounds that are not counted
+WARM_UP = 1  # rounds that are not counted
+TURN = 4  # calls of one arm before the next; the first, which finds cold caches, is not counted
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Result:
     peak_mib: float | None
     """Peak memory above the model's own; None where it was not measured."""
     parts_ms: dict[str, float]
-    """Median time of each module for one frame of the batch; eager arms only."""
+    """Median time of each module for one frame of the batch; eager arms without look-ahead only."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -135,11 +136,15 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
     seconds = np.empty((options.rounds, len(arms)))
     for number in range(-WARM_UP, options.rounds):
         for column, (arm, run) in enumerate(zip(arms, runs, strict=True)):
-            start = time.perf_counter()
             run()
             _synchronise(options.device)
+            start = time.perf_counter()
+            for _ in range(TURN - 1):
+                run()
+            _synchronise(options.device)
             if number >= 0:
-                seconds[number, column] = (time.perf_counter() - start) / (batch * arm.look_ahead)
+                elapsed = time.perf_counter() - start
+                seconds[number, column] = elapsed / ((TURN - 1) * batch * arm.look_ahead)
     del runs, run  # before memory is measured in other processes
     results = []
     for column, arm in enumerate(arms):
@@ -160,7 +165,7 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
                 compile_s=compile_s[column],
                 # a compiler's own memory cannot be told from the network's
                 peak_mib=None if options.no_memory or arm.compiled else peak_of(options, arm, batch),
-                parts_ms={} if arm.compiled or arm.dense else time_parts(options, arm, batch),
+                parts_ms=time_parts(options, arm, batch) if arm == Arm(arm.precision) else {},
             )
         )
     return results
