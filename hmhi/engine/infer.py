@@ -30,7 +30,7 @@ from torch import Tensor
 from hmhi.data.media import read_flow_rgb, to_rgb
 from hmhi.data.transforms import normalize, resize_flow, to_chw, to_input
 from hmhi.engine.pipeline import run_ahead
-from hmhi.engine.precision import amp_precision, autocast
+from hmhi.engine.precision import amp_precision, autocast, compile_parts, settle
 from hmhi.engine.scenes import is_cut
 from hmhi.engine.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.flow.codec import flow_to_rgb
@@ -154,10 +154,10 @@ class VideoSegmenter:
         self._flow_lock = (
             Lock()
         )  # one estimator serves the flow threads of all streams, and DIS bears only one
+        settle(self.model)
         self._compiled = compile
         if compile:
-            for part in (self.model.encoder, self.model.decoder):
-                part.compile()
+            compile_parts(self.model)
         self._live = _Live()
 
     def warn_of_other_flow(self, folder: Path | None = None) -> None:
