@@ -3,7 +3,8 @@
 #   bash scripts/infer.sh INPUT [OUTPUT] [tools/infer.py arguments] [key=value ...]
 # INPUT is a video file, a frame folder, a zip, a folder of these, a quoted pattern, camera:0, or a data set's name
 # (docs/INFERENCE.md); OUTPUT defaults to outputs/<name of INPUT> in the repository.
-# Without arguments: the DAVIS-16 validation set, as in the paper.
+# Without arguments: the DAVIS-16 validation set, with what scripts/finetune.sh has trained on DAVIS-16 if it has.
+# Weights are those in the box unless --checkpoint FILE names others.
 #
 # From the environment:
 #   NPROC    processes that share the videos (1), one for each GPU at most
@@ -17,6 +18,10 @@ python="$(find_python)"
 if [[ $# -eq 0 ]]; then
     cd "$root"
     set -- davis16
+    finetuned=runs/finetune_davis16/ckpt/best.pt
+    if [[ -f "$finetuned" ]]; then
+        set -- davis16 --checkpoint "$finetuned"
+    fi
 fi
 input="$1"
 shift
