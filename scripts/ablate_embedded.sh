@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's ablation (Tables 3, 4 and 6) in miniature, on synthetic video; run again, it continues:
-#   bash scripts/ablate_embedded.sh [SEED ...]        (seed 42 by default; about 3 minutes a row on two free CPU cores)
+#   bash scripts/ablate_embedded.sh [SEED ...]        (seed 42 by default; half an hour on one CPU core for each)
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
