@@ -11,8 +11,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -123,29 +124,26 @@ def list_arms(options: argparse.Namespace) -> list[Arm]:
 
 
 def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> list[Result]:
-    """Time all arms in turns, so that a machine that is busy for a while is so for all of them."""
-    runs, compile_s = [], []
-    for arm in arms:
-        run, first = build_run(make_model(options), options, arm, batch)
-        start = time.perf_counter()
-        run()
-        _synchronise(options.device)
-        usual = time.perf_counter() - start
-        runs.append(run)
-        compile_s.append(max(0.0, first - usual) if arm.compiled else None)
-    seconds = np.empty((options.rounds, len(arms)))
-    for number in range(-WARM_UP, options.rounds):
-        for column, (arm, run) in enumerate(zip(arms, runs, strict=True)):
-            run()
-            _synchronise(options.device)
-            start = time.perf_counter()
-            for _ in range(TURN - 1):
-                run()
-            _synchronise(options.device)
-            if number >= 0:
-                elapsed = time.perf_counter() - start
-                seconds[number, column] = elapsed / ((TURN - 1) * batch * arm.look_ahead)
-    del runs, run  # before memory is measured in other processes
+    """Time all arms in turns, so that a machine that is busy for a while is so for all of them.
+
+    Each arm lives in a process of its own, as in use: what one leaves in caches of the allocator, another would
+    otherwise pay for.
+    """
+    with ExitStack() as stack:
+        pipes, peaks, compile_s = [], [], []
+        for arm in arms:
+            pipe = stack.enter_context(_process(options, arm, batch))
+            peak, compiling = pipe.recv()
+            pipes.append(pipe)
+            peaks.append(peak)
+            compile_s.append(compiling)
+        seconds = np.empty((options.rounds, len(arms)))
+        for number in range(-WARM_UP, options.rounds):
+            for column, pipe in enumerate(pipes):
+                pipe.send("turn")
+                elapsed = pipe.recv()
+                if number >= 0:
+                    seconds[number, column] = elapsed
     results = []
     for column, arm in enumerate(arms):
         low, median, high = np.quantile(1000 * seconds[:, column], (0.25, 0.5, 0.75)).tolist()
@@ -163,12 +161,80 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
                 speedup_low=ratios[0],
                 speedup_high=ratios[2],
                 compile_s=compile_s[column],
-                # a compiler's own memory cannot be told from the network's
-                peak_mib=None if options.no_memory or arm.compiled else peak_of(options, arm, batch),
+                peak_mib=peaks[column],
                 parts_ms=time_parts(options, arm, batch) if arm == Arm(arm.precision) else {},
             )
         )
     return results
+
+
+@contextmanager
+def _process(options: argparse.Namespace, arm: Arm, batch: int) -> Iterator[Connection]:
+    """The process of an arm, reached through a pipe."""
+    context = multiprocessing.get_context("spawn")
+    pipe, far_end = context.Pipe()
+    process = context.Process(target=_serve, args=(far_end, options, arm, batch), daemon=True)
+    process.start()
+    far_end.close()  # so that the end of the process ends the pipe
+    try:
+        yield pipe
+    except EOFError:
+        raise OSError(f"the process that measured {arm.name} ended; its message stands above") from None
+    finally:
+        pipe.close()
+        process.join(timeout=10)
+        process.kill()
+
+
+def _serve(pipe: Connection, options: argparse.Namespace, arm: Arm, batch: int) -> None:
+    """Send peak memory and seconds of compilation once, then the seconds of a frame at each request."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    run, peak, compile_s = start_arm(options, arm, batch)
+    with suppress(EOFError):  # the other side has closed the pipe: no more turns
+        pipe.send((peak, compile_s))
+        while pipe.recv():
+            run()
+            _synchronise(options.device)
+            start = time.perf_counter()
+            for _ in range(TURN - 1):
+                run()
+            _synchronise(options.device)
+            pipe.send((time.perf_counter() - start) / ((TURN - 1) * batch * arm.look_ahead))
+
+
+def start_arm(
+    options: argparse.Namespace, arm: Arm, batch: int
+) -> tuple[Callable[[], None], float | None, float | None]:
+    """Build an arm in this process.
+
+    Returns:
+        A call that segments its next frames with a full memory; peak MiB of this process (of its CUDA tensors on a
+        GPU) above the model's own, where the bank, the inputs and every buffer count, but not code and weights;
+        seconds by which the first call exceeds a usual one, where it compiles. None for what does not apply or
+        the system does not tell.
+    """
+    model = make_model(options)
+    if not arm.dense:
+        settle(model)
+    small = torch.zeros(1, 3, 64, 64, device=options.device)
+    with torch.inference_mode(), autocast(small.device, arm.precision):
+        model.step(small, small)  # libraries load at their first call
+    before = _memory_now(options.device)
+    # a compiler's own memory cannot be told from the network's
+    known = before is not None and not arm.compiled and _reset_peak(options.device)
+    run, first = build_run(model, options, arm, batch)
+    start = time.perf_counter()
+    run()
+    _synchronise(options.device)
+    usual = time.perf_counter() - start
+    peak = _memory_peak(options.device) if known else None
+    return (
+        run,
+        None if peak is None or before is None else peak - before,
+        max(0.0, first - usual) if arm.compiled else None,
+    )
 
 
 def build_run(
@@ -177,8 +243,6 @@ def build_run(
     """A call that segments the arm's next frames with a full memory, and the seconds of the very first one."""
     device = torch.device(options.device)
     inputs = make_inputs(options, batch * arm.look_ahead)
-    if not arm.dense:
-        settle(model)
     if arm.compiled:
         compile_parts(model)
     frames = options.memory_frames * model.policy.interval
@@ -327,36 +391,6 @@ def time_flow(options: argparse.Namespace) -> float:
     return 1000 * statistics.median(seconds[1:])
 
 
-def peak_of(options: argparse.Namespace, arm: Arm, batch: int) -> float | None:
-    """Peak memory of one arm above what the loaded model takes, from a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(measure_peak, (options, arm, batch))
-
-
-def measure_peak(options: argparse.Namespace, arm: Arm, batch: int) -> float | None:
-    """Peak MiB of this process (of its CUDA tensors on a GPU) in steps with a full memory, above the model's own.
-
-    The bank, the inputs and every buffer count; code and weights do not. None where the system does not tell.
-    """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    model = make_model(options)
-    if not arm.dense:
-        settle(model)
-    small = torch.zeros(1, 3, 64, 64, device=options.device)
-    with torch.inference_mode(), autocast(small.device, arm.precision):
-        model.step(small, small)  # libraries load at their first call
-    before = _memory_now(options.device)
-    if before is None or not _reset_peak(options.device):
-        return None
-    run, _ = build_run(model, options, arm, batch)
-    for _ in range(3):
-        run()
-    peak = _memory_peak(options.device)
-    return None if peak is None else peak - before
-
-
 def _memory_now(device: str) -> float | None:
     if torch.device(device).type == "cuda":
         return torch.cuda.memory_allocated(device) / 2**20
@@ -466,8 +500,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flow", action="store_true", help="measure DIS flow estimation, too")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-dense", action="store_true", help="leave the dense form out")
-    parser.add_argument(
-        "--no-memory", action="store_true", help="leave peak memory out, which needs processes"
-    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
