@@ -78,7 +78,8 @@ def test_small_tools_name_what_is_wrong(repository, tmp_path):
     done = run(
         sys.executable, tools / "make_baselines.py", "--flow", tmp_path / "no", "--output", tmp_path, ok=False
     )
-    assert (done.returncode, done.stderr) == (2, f"error: input not found: {tmp_path / 'no'}\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: input not found: {tmp_path / 'no'};")
     make = [sys.executable, tools / "make_synthetic.py", "--output", tmp_path / "a", "--size", 8, 8]
     done = run(*make, ok=False)
     assert done.returncode == 2
