@@ -15,6 +15,7 @@ import torch
 
 from hmhi.config import load_config
 from hmhi.engine import distributed
+from hmhi.engine.allocator import keep_pages
 from hmhi.engine.distributed import Ranks, process_group
 from hmhi.engine.infer import EMBEDDED, VideoSegmenter
 from hmhi.engine.inputs import Inputs, find_inputs
@@ -36,6 +37,7 @@ LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 
 def main() -> int:
     args = parse_arguments()
+    keep_pages()
     try:
         # The first rank to end may have to wait for the last one.
         with process_group(timeout=timedelta(days=7)) as ranks:

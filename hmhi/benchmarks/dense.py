@@ -20,7 +20,7 @@ from hmhi.layers.position import rotary_table, rotate, sine_position
 from hmhi.memory.encoder import MASK_STRIDE
 from hmhi.memory.readout import MemoryReadout
 from hmhi.models.backbones.mit import Adapter, Block, MixTransformer, ReducedAttention, Stage
-from hmhi.models.decoder import upsample
+from hmhi.models.decoder import Decoder, upsample
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.interaction import SGIM
 
@@ -61,7 +61,7 @@ class DenseHMHINet:
                 readout = cast(MemoryReadout, model.readouts[str(stage)])
                 features[stage] = read(readout, features[stage], memory.tokens[stage])
             features.update(self._interact(features))
-        coarse = model.decoder(list(features.values()))  # (B, 1, H / 4, W / 4)
+        coarse = decode(model.decoder, list(features.values()))  # (B, 1, H / 4, W / 4)
         tokens = memory.tokens
         if model.policy.writes(memory.frame):
             tokens = {
@@ -158,6 +158,18 @@ def self_attend(attention: ReducedAttention, x: Tensor, grid: tuple[int, int]) -
     k, v = kv.unflatten(-1, (2, attention.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N / r^2, d)
     weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
     return attention.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def decode(decoder: Decoder, features: list[Tensor]) -> Tensor:
+    """`Decoder`, each level joined with the enlarged coarser one; stages 1-4 to (B, 1, H / 4, W / 4) logits."""
+    x = None
+    levels = zip(features, decoder.laterals, decoder.blends, decoder.attentions, strict=True)
+    for feature, lateral, blend, attention in reversed(list(levels)):
+        y = lateral(feature)
+        if x is not None:
+            y = torch.cat((y, upsample(x, 2)), dim=1)  # (B, 2 E, h, w)
+        x = attention(blend(y))
+    return decoder.predictor(x)
 
 
 def adapt(x: Tensor, source: Tensor, adapter: Adapter | None) -> Tensor:

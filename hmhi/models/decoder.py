@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -45,11 +46,18 @@ class Decoder(nn.Module):
         x: Tensor | None = None
         levels = zip(features, self.laterals, self.blends, self.attentions, strict=True)
         for feature, lateral, blend, attention in reversed(list(levels)):
-            y = lateral(feature)
-            if x is not None:
-                y = torch.cat((y, upsample_wide(x, 2)), dim=1)  # (B, 2 E, h, w)
-            x = attention(blend(y))
+            y = lateral(feature)  # (B, E, h, w)
+            x = attention(blend(y) if x is None else _blend_upsampled(blend, y, x))
         return self.predictor(x)
+
+
+def _blend_upsampled(blend: ConvReLU, fine: Tensor, coarse: Tensor) -> Tensor:
+    """`blend` of (B, E, h, w) joined with the enlarged (B, E, h / 2, w / 2)."""
+    if fine.device.type != "cpu":  # whose convolutions are fast, and whose small products are not
+        return blend(torch.cat((fine, upsample_wide(coarse, 2)), dim=1))
+    conv = cast(nn.Conv2d, blend[0])
+    of_fine, of_coarse = conv.weight.split(fine.shape[1], dim=1)
+    return F.relu_(F.conv2d(fine, of_fine, conv.bias, padding=1) + convolve_upsampled(coarse, of_coarse))
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
@@ -68,6 +76,42 @@ def upsample_wide(x: Tensor, factor: int) -> Tensor:
     y = rows @ y.reshape(b, h, w * c)  # (B, factor h, w * C)
     y = columns @ y.reshape(-1, w, c)  # (B * factor h, factor w, C)
     return y.view(b, h * factor, w * factor, c).permute(0, 3, 1, 2)
+
+
+def convolve_upsampled(x: Tensor, weight: Tensor) -> Tensor:
+    """3x3 convolution of `upsample_wide(x, 2)` without bias, in less than half of its operations.
+
+    Mixing channels and enlarging commute. So channels are mixed on the small map, for each of the nine taps, and
+    enlarging and summing over taps is one matrix product along the rows and one along the columns.
+
+    Args:
+        x: (B, C, h, w).
+        weight: (Cout, C, 3, 3).
+
+    Returns:
+        (B, Cout, 2 h, 2 w), the numbers of `F.conv2d` with padding 1 up to rounding.
+    """
+    b, c, h, w = x.shape
+    out_channels = weight.shape[0]
+    rows, columns = _upsampling_taps(h, x), _upsampling_taps(w, x)
+    columns = columns.permute(1, 2, 0).reshape(2 * w, 3 * w)
+    cells = x.permute(0, 2, 3, 1).reshape(-1, c)
+    out = None
+    for row, taps in zip(rows, weight.unbind(2), strict=True):  # (2 h, h), (Cout, C, 3)
+        mixed = cells @ taps.permute(1, 2, 0).reshape(c, -1)  # (B * h * w, 3 Cout)
+        wide = columns @ mixed.view(b * h, 3 * w, out_channels)  # (B * h, 2 w, Cout)
+        wide = wide.view(b, h, -1)
+        row = row.expand(b, -1, -1)
+        out = row @ wide if out is None else torch.baddbmm(out, row, wide)  # (B, 2 h, 2 w * Cout)
+    assert out is not None
+    return out.view(b, 2 * h, 2 * w, out_channels).permute(0, 3, 1, 2)
+
+
+def _upsampling_taps(n: int, like: Tensor) -> Tensor:
+    """(3, 2 n, n): what the three taps of a convolution with padding 1 read of a column enlarged by two."""
+    matrix = _upsampling(n, 2, like)
+    zero = torch.zeros_like(matrix[:1])
+    return torch.stack((torch.cat((zero, matrix[:-1])), matrix, torch.cat((matrix[1:], zero))))
 
 
 def _upsampling(n: int, factor: int, like: Tensor) -> Tensor:
