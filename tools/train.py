@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from hmhi import load_config
+from hmhi.engine.allocator import keep_pages
 from hmhi.engine.run import check_inputs
 from hmhi.engine.train import TrainingError, fit
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="read the config, look for the data, and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as train.lr=1e-4")
     args = parser.parse_intermixed_args()
+    keep_pages()
 
     try:
         config = load_config(args.config, args.overrides)
