@@ -1,28 +1,13 @@
-import dataclasses
 import json
 import sys
 
 import pytest
 import torch
+from small_model import make_small_model
 
-from hmhi.benchmarks.dense import DenseHMHINet
 from hmhi.benchmarks import infer as benchmark
+from hmhi.benchmarks.dense import DenseHMHINet
 from hmhi.benchmarks.infer import main, take_turn
-from hmhi.config import ModelConfig
-from hmhi.models.build import build_model
-
-SMALL = ModelConfig(backbone="mit_b0", decoder_channels=16, ffn_channels=32, memory_topk=10, memory_frames=2)
-
-
-def make(**changes):
-    torch.manual_seed(0)
-    model = build_model(dataclasses.replace(SMALL, **changes)).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(".gamma"):
-            torch.nn.init.ones_(parameter)  # so that the memory encoder is no identity
-        if name.endswith("adapter.up.weight"):
-            torch.nn.init.normal_(parameter, std=0.1)  # so that adapters act
-    return model
 
 
 @pytest.mark.parametrize(
@@ -36,7 +21,7 @@ def make(**changes):
     ids=str,
 )
 def test_the_dense_form_gives_the_same_numbers(changes):
-    model = make(**changes)
+    model = make_small_model(memory_frames=2, **changes)
     dense = DenseHMHINet(model)
     memory = dense_memory = None
     generator = torch.Generator().manual_seed(1)
@@ -51,7 +36,7 @@ def test_the_dense_form_gives_the_same_numbers(changes):
 
 def test_the_dense_form_is_for_one_backbone():
     with pytest.raises(ValueError, match="Mix Transformer"):
-        DenseHMHINet(make(inputs="image"))
+        DenseHMHINet(make_small_model(inputs="image"))
 
 
 def test_the_command_measures_all_that_it_was_asked(tmp_path, capsys):
@@ -104,9 +89,8 @@ def test_the_command_measures_all_that_it_was_asked(tmp_path, capsys):
 
 def test_a_turn_that_the_host_disturbed_is_measured_again(monkeypatch):
     calls = []
-    stolen = iter(
-        [0.0, 1000.0, 1000.0, 1000.0]
-    )  # processor seconds: all of the first turn, none of the second
+    # processor seconds: all of the first turn, none of the second
+    stolen = iter([0.0, 1000.0, 1000.0, 1000.0])
     monkeypatch.setattr(benchmark, "_stolen_seconds", lambda: next(stolen))
     _, share = take_turn(lambda: calls.append(1), "cpu")
     assert share == 0.0

@@ -1,23 +1,12 @@
-import dataclasses
-
 import pytest
 import torch
+from small_model import make_small_model
 
 from hmhi.config import ModelConfig
 from hmhi.models.build import build_model
 from hmhi.models.interaction import PLAM, SGIM
 
-SMALL = ModelConfig(backbone="mit_b0", decoder_channels=16, ffn_channels=32, memory_topk=10)
 BASELINE = {"memory_stages": [], "high_to_shallow": "none", "shallow_to_high": "none"}
-
-
-def make(**changes):
-    torch.manual_seed(0)
-    model = build_model(dataclasses.replace(SMALL, **changes)).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(".gamma"):
-            torch.nn.init.ones_(parameter)  # so that the memory encoder is no identity
-    return model
 
 
 def clip(frames=3, batch=1, size=(64, 64)):
@@ -48,27 +37,27 @@ def clip(frames=3, batch=1, size=(64, 64)):
 )
 def test_every_switch_trains(changes):
     """Forward and backward, and every parameter gets a gradient: DDP needs no search for unused ones."""
-    model = make(**changes).train()
+    model = make_small_model(**changes).train()
     model(*clip()).square().mean().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not without
 
 
 def test_swapped_interaction_uses_the_other_module():
-    model = make(shallow_to_high="sgim", high_to_shallow="plam")
+    model = make_small_model(shallow_to_high="sgim", high_to_shallow="plam")
     assert isinstance(model.shallow_to_high, SGIM)
     assert isinstance(model.high_to_shallow, PLAM)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128), (50, 83), (33, 32)])
 def test_any_size_in_same_size_out(size):
-    model = make()
+    model = make_small_model()
     with torch.inference_mode():
         assert model(*clip(2, 2, size)).shape == (2, 2, 1, *size)
 
 
 def test_padding_is_the_same_as_padding_the_input():
-    model = make()
+    model = make_small_model()
     images, flows = clip(3, 1, (64, 50))
     padded = [torch.nn.functional.pad(x[0], (0, 14, 0, 0), mode="replicate")[None] for x in (images, flows)]
     with torch.inference_mode():
@@ -76,7 +65,7 @@ def test_padding_is_the_same_as_padding_the_input():
 
 
 def test_batch_equals_single_clips():
-    model = make()
+    model = make_small_model()
     images, flows = clip(3, 3)
     with torch.inference_mode():
         together = model(images, flows)
@@ -85,7 +74,7 @@ def test_batch_equals_single_clips():
 
 
 def test_clip_is_a_loop_over_steps():
-    model = make()
+    model = make_small_model()
     images, flows = clip(4)
     memory, steps = None, []
     with torch.inference_mode():
@@ -97,7 +86,7 @@ def test_clip_is_a_loop_over_steps():
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 83)])
 def test_encoding_ahead_in_one_batch_changes_nothing(size):
-    model = make()
+    model = make_small_model()
     images, flows = clip(4, 1, size)
     memory = None
     with torch.inference_mode():
@@ -109,7 +98,7 @@ def test_encoding_ahead_in_one_batch_changes_nothing(size):
 
 
 def test_memory_changes_the_result_and_is_never_shared():
-    model = make()
+    model = make_small_model()
     images, flows = clip(2)
     with torch.inference_mode():
         _, memory = model.step(images[:, 0], flows[:, 0])
@@ -122,7 +111,7 @@ def test_memory_changes_the_result_and_is_never_shared():
 
 @pytest.mark.parametrize(("frames", "interval", "held"), [(2, 1, [1, 2, 2, 2, 2]), (5, 2, [1, 1, 2, 2, 3])])
 def test_bank_fills_and_writes_every_kth_frame(frames, interval, held):
-    model = make(memory_frames=frames, memory_interval=interval)
+    model = make_small_model(memory_frames=frames, memory_interval=interval)
     memory, sizes = None, []
     with torch.inference_mode():
         for image, flow in zip(*(x[0].split(1) for x in clip(5)), strict=True):
@@ -136,7 +125,7 @@ def test_bank_fills_and_writes_every_kth_frame(frames, interval, held):
 def test_single_inputs_ignore_the_other_modality():
     images, flows = clip(1)
     with torch.inference_mode():
-        image_only, flow_only = make(inputs="image"), make(inputs="flow")
+        image_only, flow_only = make_small_model(inputs="image"), make_small_model(inputs="flow")
         expected, _ = image_only.step(images[:, 0], flows[:, 0])
         assert torch.equal(image_only.step(images[:, 0], None)[0], expected)
         expected, _ = flow_only.step(images[:, 0], flows[:, 0])
@@ -144,7 +133,7 @@ def test_single_inputs_ignore_the_other_modality():
 
 
 def test_adapters_act_on_flow_only():
-    model = make()
+    model = make_small_model()
     backbone = model.encoder.backbone
     image, flow = (x[:, 0] for x in clip(1))
     with torch.inference_mode():
@@ -170,11 +159,11 @@ def test_adapters_act_on_flow_only():
 def test_wrong_inputs_are_named(image, flow, message):
     image, flow = (None if shape is None else torch.zeros(shape) for shape in (image, flow))
     with pytest.raises(ValueError, match=message):
-        make().step(image, flow)
+        make_small_model().step(image, flow)
 
 
 def test_a_size_change_within_a_video_is_an_error():
-    model = make()
+    model = make_small_model()
     with torch.inference_mode():
         _, memory = model.step(*(x[:, 0] for x in clip(1, 1, (64, 64))))
         with pytest.raises(ValueError, match="start a new memory"):
@@ -182,7 +171,7 @@ def test_a_size_change_within_a_video_is_an_error():
 
 
 def test_bfloat16_autocast_stays_close():
-    model = make()
+    model = make_small_model()
     images, flows = clip(3)
     with torch.inference_mode():
         exact = model(images, flows)
@@ -192,7 +181,7 @@ def test_bfloat16_autocast_stays_close():
 
 
 def test_timm_backbone():
-    model = make(backbone="timm/resnet18")
+    model = make_small_model(backbone="timm/resnet18")
     with torch.inference_mode():
         assert model(*clip(2)).shape == (1, 2, 1, 64, 64)
 
