@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hmhi"
 # room -> the rooms whose modules it may import, itself always included
 DOORS: dict[str, set[str]] = {
     "config": set(),
+    "command": set(),
     "version": set(),
     "layers": set(),
     "flow": set(),
@@ -19,7 +20,7 @@ DOORS: dict[str, set[str]] = {
     "memory": {"layers"},
     "models": {"layers", "memory", "config"},
     "data": {"flow", "config"},
-    "evaluation": {"config"},
+    "evaluation": {"config", "command"},
     "engine": {"layers", "memory", "models", "data", "evaluation", "flow", "viz", "config", "version"},
     "benchmarks": {
         "layers", "memory", "models", "data", "evaluation", "flow", "viz", "engine", "config", "version",

@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from hmhi.command import report_errors
+
 BENCHMARKS = {
     "data": "hmhi.benchmarks.data",
     "eval": "hmhi.benchmarks.evaluation",
@@ -11,16 +13,13 @@ BENCHMARKS = {
 }
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=BENCHMARKS)
     what = parser.parse_args(sys.argv[1:2]).what
     benchmark = importlib.import_module(BENCHMARKS[what])  # each pulls in only what it measures
-    try:
-        return benchmark.main(sys.argv[2:])
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return benchmark.main(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hmhi.command import report_errors
 from hmhi.config import load_config
 from hmhi.data.check import SplitReport, all_splits, check_split, find_shared_images, readiness
 
@@ -17,6 +18,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SHOWN = 5
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Report on a data root: contents, problems and their fixes.")
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help="default: all that are there")
@@ -29,11 +31,7 @@ def main() -> int:
         help="frames of each video to decode; 0 for all (default: 3)",
     )
     args = parser.parse_args()
-    try:
-        reports = [check_split(args.root, *key, args.decode) for key in all_splits(args.datasets)]
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    reports = [check_split(args.root, *key, args.decode) for key in all_splits(args.datasets)]
     present = [report for report in reports if not report.absent]
     wanted = reports if args.datasets else present
     print_contents(present)

@@ -10,18 +10,17 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from hmhi.command import report_errors
 
+
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the last validation of training runs.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, EXPERIMENT/SEED")
     args = parser.parse_args()
-    try:
-        scores = defaultdict(list)
-        for run in args.runs:
-            scores[run.resolve().parent.name].append(last_validation(run))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    scores = defaultdict(list)
+    for run in args.runs:
+        scores[run.resolve().parent.name].append(last_validation(run))
     columns = sorted({name for runs in scores.values() for run in runs for name in run})
     print("\t".join(["experiment", "runs", *columns]))
     for experiment, runs in scores.items():

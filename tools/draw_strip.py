@@ -10,11 +10,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from hmhi.command import report_errors
 from hmhi.data.media import read_flow_rgb, read_mask, read_rgb
 from hmhi.engine.inputs import find_videos
 from hmhi.viz.overlay import draw_overlay, draw_strip
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draw image | flow | truth | prediction.")
     parser.add_argument("--images", type=Path, required=True)
@@ -25,19 +27,15 @@ def main() -> int:
     parser.add_argument("--frame", type=float, default=0.5, help="which frame: 0 the first, 1 the last")
     parser.add_argument("--sequences", nargs="+", default=[], metavar="NAME")
     args = parser.parse_args()
-    try:
-        rows = []
-        for video in find_videos(args.images, args.flows, args.sequences):
-            index = round(args.frame * (len(video.frames) - 1))
-            image, flow = read_rgb(video.frames[index]), read_flow_rgb(video.flows[index])
-            mask = f"{video.name}/{video.frames[index].stem}.png"
-            truth, prediction = read_mask(args.gt / mask) > 0, read_mask(args.pred / mask) > 0
-            rows.append([image, flow, truth, prediction, draw_overlay(image, prediction)])
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_strip(rows)).save(args.output)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = []
+    for video in find_videos(args.images, args.flows, args.sequences):
+        index = round(args.frame * (len(video.frames) - 1))
+        image, flow = read_rgb(video.frames[index]), read_flow_rgb(video.flows[index])
+        mask = f"{video.name}/{video.frames[index].stem}.png"
+        truth, prediction = read_mask(args.gt / mask) > 0, read_mask(args.pred / mask) > 0
+        rows.append([image, flow, truth, prediction, draw_overlay(image, prediction)])
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_strip(rows)).save(args.output)
     print(args.output)
     return 0
 

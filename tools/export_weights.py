@@ -7,12 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from hmhi.command import report_errors
 from hmhi.config import config_from_dict, config_to_dict
 from hmhi.engine.precision import DTYPES
 from hmhi.flow.files import write_atomically
 from hmhi.models.weights import load_state, to_safetensors
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write a checkpoint's weights for release.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="such as best.pt of a run")
@@ -22,22 +24,18 @@ def main() -> int:
         "overrides", nargs="*", metavar="infer.key=value", help="how the weights are used by default"
     )
     args = parser.parse_intermixed_args()
-    try:
-        if args.output.suffix != ".safetensors":
-            raise ValueError(f"--output must end in .safetensors, got {args.output}")
-        stray = [item for item in args.overrides if not item.startswith("infer.")]
-        if stray:
-            raise ValueError(f"only infer.* can change after training, got {', '.join(stray)}")
-        checkpoint = load_state(args.checkpoint)
-        if args.overrides and "config" in checkpoint:
-            config = config_from_dict(checkpoint["config"], args.overrides, source=str(args.checkpoint))
-            checkpoint["config"] = config_to_dict(config)
-        contents = to_safetensors(checkpoint, DTYPES[args.precision])
-        with write_atomically(args.output) as stream:
-            stream.write(contents)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.output.suffix != ".safetensors":
+        raise ValueError(f"--output must end in .safetensors, got {args.output}")
+    stray = [item for item in args.overrides if not item.startswith("infer.")]
+    if stray:
+        raise ValueError(f"only infer.* can change after training, got {', '.join(stray)}")
+    checkpoint = load_state(args.checkpoint)
+    if args.overrides and "config" in checkpoint:
+        config = config_from_dict(checkpoint["config"], args.overrides, source=str(args.checkpoint))
+        checkpoint["config"] = config_to_dict(config)
+    contents = to_safetensors(checkpoint, DTYPES[args.precision])
+    with write_atomically(args.output) as stream:
+        stream.write(contents)
     print(f"{args.output}: {len(contents) / 1e6:.1f} MB, {args.precision}")
     return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from hmhi.command import report_errors
 from hmhi.config import load_config
 from hmhi.engine import distributed
 from hmhi.engine.allocator import keep_pages
@@ -35,6 +36,7 @@ from hmhi.flow.raft import file_sha256
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 
 
+@report_errors
 def main() -> int:
     args = parse_arguments()
     keep_pages()
@@ -42,9 +44,6 @@ def main() -> int:
         # The first rank to end may have to wait for the last one.
         with process_group(timeout=timedelta(days=7)) as ranks:
             return run(args, ranks)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Interrupted as stop:
         print(f"{stop}; finished videos are kept, and the same command continues", file=sys.stderr)
         return 128 + stop.number

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hmhi.command import report_errors
 from hmhi.data.media import read_rgb
 from hmhi.engine.inputs import find_videos
 from hmhi.engine.outputs import write_mask
@@ -19,25 +20,22 @@ from hmhi.flow.baseline import threshold_flow
 from hmhi.flow.compensate import METHODS
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write the masks of two trivial methods.")
     parser.add_argument("--flow", type=Path, required=True, help="folder of sequences of flow maps")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--compensation", default="none", choices=METHODS)
     args = parser.parse_args()
-    try:
-        for video in find_videos(args.flow):
-            for path in video.frames:
-                picture = read_rgb(path)
-                masks = {
-                    "all-foreground": np.ones(picture.shape[:2], dtype=bool),
-                    "flow": threshold_flow(picture, args.compensation) > 0,
-                }
-                for method, mask in masks.items():
-                    write_mask(args.output / method / video.name / f"{path.stem}.png", mask)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for video in find_videos(args.flow):
+        for path in video.frames:
+            picture = read_rgb(path)
+            masks = {
+                "all-foreground": np.ones(picture.shape[:2], dtype=bool),
+                "flow": threshold_flow(picture, args.compensation) > 0,
+            }
+            for method, mask in masks.items():
+                write_mask(args.output / method / video.name / f"{path.stem}.png", mask)
     return 0
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hmhi.command import report_errors
 from hmhi.data.media import find_frames, read_rgb
 from hmhi.flow.compensate import METHODS as COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compute the optical flow of frame folders.")
     parser.add_argument(
@@ -39,11 +41,7 @@ def main() -> int:
         "--batch-size", type=int, help="maps that RAFT makes at a time; default: 8 on a GPU, else 1"
     )
     args = parser.parse_args()
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(args)
     return 0
 
 

@@ -7,9 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from hmhi.command import report_errors
 from hmhi.data.synthetic import write_dataset
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write synthetic videos as a data set.")
     parser.add_argument(
@@ -22,14 +24,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first video; the next ones count up")
     parser.add_argument("--flow", default="exact", choices=("exact", "degraded", "dis", "mixed"))
     args = parser.parse_args()
-    try:
-        folder = write_dataset(
-            args.output.parent, args.output.name, args.split, args.videos, args.frames, tuple(args.size),
-            args.seed, args.flow,
-        )  # fmt: skip
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = write_dataset(
+        args.output.parent, args.output.name, args.split, args.videos, args.frames, tuple(args.size),
+        args.seed, args.flow,
+    )  # fmt: skip
     print(f"{args.videos} {args.split} videos of {args.frames} frames in {folder}")
     return 0
 

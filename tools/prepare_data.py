@@ -11,10 +11,12 @@ import logging
 import sys
 from pathlib import Path
 
+from hmhi.command import report_errors
 from hmhi.data.prepare.recipes import RECIPES
 from hmhi.data.prepare.write import prepare
 
 
+@report_errors
 def main() -> int:
     layouts = "\n".join(f"  {name}: {recipe.layout}" for name, recipe in RECIPES.items())
     parser = argparse.ArgumentParser(
@@ -32,11 +34,7 @@ def main() -> int:
     how.add_argument("--copy", action="store_true", help="copy the images (default)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        manifest = prepare(RECIPES[args.dataset], args.source, args.root, "link" if args.link else "copy")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    manifest = prepare(RECIPES[args.dataset], args.source, args.root, "link" if args.link else "copy")
     for split, counts in manifest["splits"].items():
         print(f"{split}: {counts['videos']} videos, {counts['frames']} frames, {counts['masks']} masks")
     print(f"next: python tools/check_data.py {args.dataset} --root {args.root}")

@@ -8,11 +8,13 @@ import argparse
 import sys
 
 from hmhi import load_config
+from hmhi.command import report_errors
 from hmhi.engine.allocator import keep_pages
 from hmhi.engine.run import check_inputs
 from hmhi.engine.train import TrainingError, fit
 
 
+@report_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train a model.")
     parser.add_argument("--config", required=True, metavar="FILE", help="experiment, see configs/")
@@ -30,17 +32,17 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     keep_pages()
 
+    config = load_config(args.config, args.overrides)
+    config.train.load_from = args.load_from or config.train.load_from
+    if args.check:
+        print(check_inputs(config, args.resume))
+        return 0
     try:
-        config = load_config(args.config, args.overrides)
-        config.train.load_from = args.load_from or config.train.load_from
-        if args.check:
-            print(check_inputs(config, args.resume))
-            return 0
         signal = fit(config, resume=args.resume, force=args.force)
-        return 128 + signal if signal else 0
-    except (ValueError, OSError, TrainingError) as error:
+    except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
+        return 1
+    return 128 + signal if signal else 0
 
 
 if __name__ == "__main__":

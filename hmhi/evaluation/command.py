@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hmhi.command import report_errors
 from hmhi.evaluation.files import read_sequence_list
 from hmhi.evaluation.html_report import write_html
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol, find_protocol
@@ -40,17 +41,14 @@ class InferenceOutput:
     dataset: str | None
 
 
+@report_errors
 def run(tool: Tool, arguments: Sequence[str] | None = None) -> int:
     """Run one command; user errors become one report on stderr and exit code 2."""
     options = _parser(tool).parse_args(arguments)
     if options.protocol == "list":
         sys.stdout.write(list_protocols(tool))
         return 0
-    try:
-        _run(tool, options)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    _run(tool, options)
     return 0
 
 
