@@ -31,7 +31,7 @@ from hmhi.engine.segment import (
 )
 from hmhi.engine.video_writer import ffmpeg
 from hmhi.flow.estimate import METHODS
-from hmhi.flow.raft import file_sha256
+from hmhi.flow.files import file_sha256
 
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 

@@ -15,6 +15,7 @@ from hmhi.command import report_errors
 from hmhi.data.media import find_frames, read_rgb
 from hmhi.flow.compensate import METHODS as COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
+from hmhi.flow.files import file_sha256
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if args.batch_size is not None and args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     if args.method != "dis":
-        from hmhi.flow.raft import default_device, file_sha256, find_weights
+        from hmhi.flow.raft import default_device, find_weights
 
         args.weights = find_weights(args.method, args.weights)
         weights_name, weights_hash = args.weights.name, file_sha256(args.weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -113,15 +112,6 @@ def find_weights(method: str, weights: Path | None) -> Path:
         f"{method} weights not found at {path}; download {url} (SHA-256 begins with {prefix}) to that place, "
         "or give the file's path, or use the method dis, which needs no weights"
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def default_device(local_rank: int) -> str:
