@@ -144,7 +144,8 @@ def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[st
 
     Raises:
         FileNotFoundError: Nothing is there, or no frames.
-        ValueError: Frames lack flow maps, two videos share a name, or a wanted name is not there; lists all.
+        ValueError: Frames lack flow maps, two videos share a name, or a wanted name is not there; lists all. A
+            camera has no stored flow.
     """
     if flow is not None and not flow.is_dir():
         raise FileNotFoundError(f"flow folder not found: {flow}")
@@ -161,6 +162,8 @@ def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[st
     if unknown := [name for name in names if name not in found]:
         raise ValueError(f"no such sequence in {source}: {', '.join(unknown)}")
     videos = [InputVideo(name, found[name]) for name in names or found]
+    if flow is not None and any(video.live for video in videos):
+        raise ValueError(f"{source} has no stored flow; leave --flow out to compute it")
     return videos if flow is None else _with_flow(videos, flow)
 
 

@@ -82,9 +82,11 @@ def test_patterns(tmp_path):
     assert names(str(odd)) == ["what[1]"]
 
 
-def test_a_camera_needs_no_path():
+def test_a_camera_needs_no_path(tmp_path):
     (video,) = find_videos("camera:0")
     assert (video.name, video.live, video.file) == ("camera0", True, None)
+    with pytest.raises(ValueError, match="camera:0 has no stored flow"):
+        find_videos("camera:0", tmp_path)
 
 
 def test_two_videos_of_one_name(tmp_path):
