@@ -107,10 +107,14 @@ class ResultWriter:
         return all(path.exists() for path in self._targets)
 
     def earlier_source(self) -> str | None:
-        """What an earlier run made results of this name from; None if there are none."""
+        """What an earlier run made results of this name from; None if there are none.
+
+        Raises:
+            ValueError: Its record is damaged.
+        """
         if not self.record_path.exists():
             return None
-        return str(json.loads(self.record_path.read_text(encoding="utf-8"))["source"])
+        return str(read_record(self.record_path)["source"])
 
     def remove(self) -> None:
         """Remove every kind of result of this video, those too that are not wanted now."""
@@ -354,6 +358,18 @@ class Record:
         self._values["seconds"] = {stage: round(value, 3) for stage, value in seconds.items()}
         if complete:
             self._path.write_text(json.dumps(self._values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read back what `Record` wrote.
+
+    Raises:
+        ValueError: The file is damaged; names it.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} is damaged; remove it, so that its video is done anew") from None
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from hmhi.engine.distributed import Ranks
 from hmhi.engine.infer import VideoSegmenter
 from hmhi.engine.inputs import Inputs, InputVideo
 from hmhi.engine.interrupt import StopSignal
-from hmhi.engine.outputs import KINDS, PARTIAL, RECORDS, OutputSettings, ResultWriter, write_json
+from hmhi.engine.outputs import KINDS, PARTIAL, RECORDS, OutputSettings, ResultWriter, read_record, write_json
 from hmhi.engine.sources import Source, parse_position
 
 RECORD = "infer.json"
@@ -209,9 +209,12 @@ def write_record(folder: Path, header: Mapping[str, Any]) -> None:
     Args:
         folder: The folder of results.
         header: Where the input lies, and the settings.
+
+    Raises:
+        ValueError: A video's record is damaged.
     """
     records = sorted((folder / RECORDS).glob("*.json"))
-    sequences = [json.loads(path.read_text(encoding="utf-8")) for path in records]
+    sequences = [read_record(path) for path in records]
     write_json(folder / RECORD, {**header, "sequences": sequences})
     partial = folder / PARTIAL
     if partial.is_dir() and not any(partial.iterdir()):

@@ -152,6 +152,15 @@ def test_results_of_another_video_of_the_same_name(tmp_path, checkpoint, capsys)
     assert segment_all(segmenter, other, Selection(), outputs, ranks=ONE, overwrite=True).finished == ["clip"]
 
 
+def test_a_damaged_record_is_named(tmp_path):
+    record = tmp_path / "sequences" / "clip.json"
+    record.parent.mkdir()
+    for content in ("", "[1]", '{"name": '):
+        record.write_text(content)
+        with pytest.raises(ValueError, match=r"clip\.json is damaged; remove it"):
+            write_record(tmp_path, {})
+
+
 def segment_on_two_ranks(folder: Path) -> None:
     with process_group() as ranks:
         segmenter = VideoSegmenter(folder / "best.pt", "cpu")
