@@ -37,6 +37,7 @@ from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.memory.bank import Memory
+from hmhi.models.hmhi_net import PAD_TO
 from hmhi.models.weights import load_state, model_from
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,6 @@ Result = TypeVar("Result")
 EMBEDDED = Path(__file__).resolve().parents[2] / "checkpoint" / "hmhi_embedded.safetensors"
 """The weights in the box: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
 
-SIZE_STEP = 32
-"""Sides of the network's input are multiples of this, its coarsest stride, where a short side is asked for."""
 _AHEAD = 2  # frames that may wait between two stages
 
 
@@ -175,7 +174,7 @@ class VideoSegmenter:
         if self.short_side is None:
             return self.image_size[0], self.image_size[1]
         scale = self.short_side / min(height, width)
-        rows, columns = (max(1, round(side * scale / SIZE_STEP)) * SIZE_STEP for side in (height, width))
+        rows, columns = (max(1, round(side * scale / PAD_TO)) * PAD_TO for side in (height, width))
         return rows, columns
 
     def stream(
