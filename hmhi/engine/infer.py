@@ -150,9 +150,8 @@ class VideoSegmenter:
             self.flow_method: str = config.infer.flow
         else:
             self.estimator, self.flow_method = flow, UNKNOWN
-        self._flow_lock = (
-            Lock()
-        )  # one estimator serves the flow threads of all streams, and DIS bears only one
+        # One estimator serves the flow threads of all streams, and DIS bears only one.
+        self._flow_lock = Lock()
         settle(self.model)
         self._compiled = compile
         if compile:

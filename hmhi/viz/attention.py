@@ -395,9 +395,8 @@ def _page(title: str, panels: Sequence[tuple[np.ndarray, str]], scale: tuple[str
     """
     height, width = panels[0][0].shape[:2]
     rows = {n: -(-len(panels) // n) for n in range(2, len(panels) + 1)}  # by the number of columns
-    columns = next(
-        (n for n in rows if n * width >= 4 / 3 * rows[n] * height), len(panels)
-    )  # wide, like a slide
+    # wide, like a slide
+    columns = next((n for n in rows if n * width >= 4 / 3 * rows[n] * height), len(panels))
     line = TEXT + GAP
     size = GAP + columns * (width + GAP), 2 * (GAP + line) + rows[columns] * (height + line)
     page = Image.new("RGB", size, "white")

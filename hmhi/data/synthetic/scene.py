@@ -176,9 +176,8 @@ def _furnish(rng: np.random.Generator, layout: Layout, size: tuple[int, int], du
         foreground.append(smoke(rng, layout))
     water = rng.random() < 0.15
     reflections = []
-    if layout.kind == "ground" and rng.random() < (
-        0.75 if water else 0.05
-    ):  # a lake, or a wet or polished floor
+    likely = 0.75 if water else 0.05  # a lake, or a wet or polished floor
+    if layout.kind == "ground" and rng.random() < likely:
         strength = rng.uniform(0.3, 0.85) if water else rng.uniform(0.15, 0.45)
         ripples = random_waves(rng, rng.uniform(0.05, 0.4), (0.1, 0.8), (6, 30), 3)
         far_to_near = sorted(things, key=lambda thing: -thing.path.start[2])
