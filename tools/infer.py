@@ -208,8 +208,8 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
     }
     if ranks.is_main:
         segmenter.warn_of_other_flow(inputs.flow)
-        if not args.overwrite:
-            check_settings(args.output, settings)
+        redone = [video.name for video in inputs.videos] if args.overwrite else []
+        check_settings(args.output, settings, redone)
         write_record(args.output, header | settings)
     return inputs, header | settings, segmenter
 

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,16 +182,22 @@ def check_output(folder: Path, inputs: Inputs) -> None:
             )
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any], redone: Collection[str] = ()) -> None:
     """Refuse to mix results of different settings in one folder.
+
+    Args:
+        folder: The folder of results.
+        settings: Those of this run.
+        redone: Names of videos whose results this run begins anew. Where there are no others, any settings do.
 
     Raises:
         ValueError: The folder's record names other settings, or is damaged.
     """
     record = folder / RECORD
-    if not record.exists():
+    others = {path.stem for path in (folder / RECORDS).glob("*.json")} - set(redone)
+    if not record.exists() or (redone and not others):
         return
-    remedy = "choose another --output, or redo them with --overwrite"
+    remedy = "choose another --output, or redo all its videos with --overwrite"
     try:
         before = dict(json.loads(record.read_text(encoding="utf-8")))
     except (TypeError, ValueError):

@@ -217,6 +217,12 @@ def test_settings_do_not_mix(tmp_path):
     check_settings(tmp_path, settings)
     with pytest.raises(ValueError, match=r"another flow, every;"):
         check_settings(tmp_path, {**settings, "flow": "raft", "every": 2})
+    (tmp_path / "sequences").mkdir()
+    for name in "ab":
+        (tmp_path / "sequences" / f"{name}.json").touch()
+    check_settings(tmp_path, {"flow": "raft"}, redone=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"another flow; .* redo all its videos"):
+        check_settings(tmp_path, {"flow": "raft"}, redone=["a"])
     (tmp_path / "infer.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         check_settings(tmp_path, settings)
