@@ -74,12 +74,14 @@ def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
     """Paths of a sequence's files with one of the suffixes, 9.jpg before 10.jpg; a video file gives its frames.
 
     Raises:
-        BadFileError: A pack is not a readable zip or video file.
+        BadFileError: A pack is not a readable zip or video file, or names in a zip file are absolute.
     """
     if sequence.is_dir():
         found = [entry for entry in sequence.iterdir() if entry.suffix.lower() in suffixes]
     elif sequence.suffix.lower() == ".zip":
-        members = (name for name in _zip_file(sequence).namelist() if not name.endswith("/"))
+        members = [name for name in _zip_file(sequence).namelist() if not name.endswith("/")]
+        if any(name.startswith("/") for name in members):  # joined to the zip's path they would leave it
+            raise BadFileError(f"{sequence}: names in it begin with /; pack the files anew")
         found = [sequence / name for name in members if Path(name).suffix.lower() in suffixes]
     else:
         return [sequence / f"{index:05d}{_FRAME}" for index in range(count_frames(sequence))]

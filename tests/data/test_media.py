@@ -176,6 +176,15 @@ def test_zip_pack_equals_its_folder(tmp_path):
         read_rgb(tmp_path / "pack.zip" / "00009.png")
 
 
+def test_a_zip_file_names_nothing_outside_itself(tmp_path):
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"not to be read")
+    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as archive:
+        archive.writestr(str(outside), b"")
+    with pytest.raises(BadFileError, match=r"pack\.zip: names in it begin with /"):
+        list_files(tmp_path / "pack.zip", media.IMAGE_SUFFIXES)
+
+
 def test_damaged_zip_member(tmp_path):
     path = tmp_path / "pack.zip"
     with zipfile.ZipFile(path, "w") as archive:
