@@ -1,4 +1,4 @@
-"""Ranks of a training run: torchrun's environment, or one process without any environment.
+"""Ranks of a run of training or inference: torchrun's environment, or one process without any environment.
 
 Everything below does the obvious thing in a single process, so that callers have no second path.
 """

@@ -1,4 +1,4 @@
-"""Autocast by the name that configs use."""
+"""How a network runs: autocast by the names that configs use, memory layout, compilation."""
 
 from __future__ import annotations
 
