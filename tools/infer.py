@@ -125,6 +125,8 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention)
     if args.overlay and ranks.is_main and ffmpeg() is None and any(video.file for video in inputs.videos):
         print("note: without ffmpeg, overlays have no sound, and browsers do not play them", file=sys.stderr)
+    if ranks.is_main:
+        write_record(args.output, header)
     try:
         done = segment_all(
             segmenter, inputs.videos, selection_of(args), outputs, ranks=ranks, overwrite=args.overwrite
@@ -153,7 +155,7 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, o
     try:
         made = prepare_rank(args, ranks)
     except (ValueError, OSError) as error:
-        problem = str(error)
+        problem = str(error) or repr(error)
     problems = [text for text in distributed.gather(problem) if text]
     if problems and not ranks.is_main:
         sys.exit(2)  # rank 0 says why
@@ -172,6 +174,7 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
     inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
     check_output(args.output, inputs)
     checkpoint = args.checkpoint or EMBEDDED
+    on_gpu = torch.device(args.device or ranks.device).type == "cuda"
     precision = [f"infer.precision={args.precision}"] if args.precision else []
     segmenter = VideoSegmenter(
         checkpoint,
@@ -180,7 +183,7 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
         image_size=args.image_size,
         short_side=args.short_side,
         memory_frames=args.memory_frames,
-        look_ahead=LOOK_AHEAD if torch.device(args.device or ranks.device).type == "cuda" else 1,
+        look_ahead=LOOK_AHEAD if on_gpu and not any(video.live for video in inputs.videos) else 1,
         compile=args.compile,
         overrides=[*args.overrides, *precision],
     )
@@ -210,7 +213,6 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
         segmenter.warn_of_other_flow(inputs.flow)
         redone = [video.name for video in inputs.videos] if args.overwrite else []
         check_settings(args.output, settings, redone)
-        write_record(args.output, header | settings)
     return inputs, header | settings, segmenter
 
 

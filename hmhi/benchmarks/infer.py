@@ -93,7 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: this torch sees no CUDA device")
     for name, value in vars(options).items():
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(x, int) and not isinstance(x, bool) and x < 1 for x in numbers):
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if any(side % 32 for side in options.size):
         raise ValueError(f"--size must be multiples of 32, got {options.size}")
@@ -395,38 +396,40 @@ def _timing(modules: dict[str, nn.Module], device: str) -> Iterator[dict[str, li
             seconds[name].append(time.perf_counter() - began[name])
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    yield seconds
-    for handle in handles:
-        handle.remove()
+    try:
+        yield seconds
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def count_work(options: argparse.Namespace) -> dict[str, float]:
+def count_work(options: argparse.Namespace) -> dict[str, float | None]:
     """Floor of one frame with a full memory: operations of products and convolutions, and bytes that must move.
 
-    Operations are counted by `torch.utils.flop_counter` (two for each multiplication and addition), ours and the
-    dense form's. Bytes are those of the weights and of the memory bank, both read once in float32.
+    Operations are counted by `torch.utils.flop_counter` (two for each multiplication and addition), ours and, where
+    it is measured, the dense form's. Bytes are those of the weights and of the memory bank, both read once in
+    float32.
     """
     model = make_model(options)
     image, flow = make_inputs(options, 1)
-    frames = options.memory_frames * model.policy.interval + 1
-    dense = DenseHMHINet(model)
-    memory = dense_memory = None
+    memory = model.new_memory()
     with torch.inference_mode():
-        for _ in range(frames):
+        for _ in range(options.memory_frames * model.policy.interval + 1):
             _, memory = model.step(image, flow, memory)
-            _, dense_memory = dense.step(image, flow, dense_memory)
-        with FlopCounterMode(display=False) as ours:
-            _, memory = model.step(image, flow, memory)
-        with FlopCounterMode(display=False) as theirs:
-            dense.step(image, flow, dense_memory)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     banks = [x for bank in memory.banks.values() for x in (*bank.frame_keys, *bank.frame_values)]
     return {
-        "gflop": ours.get_total_flops() / 1e9,
-        "dense_gflop": theirs.get_total_flops() / 1e9,
-        "weights_mib": weights / 2**20,
+        "gflop": _count_gflop(options, Arm()),
+        "dense_gflop": None if options.no_dense else _count_gflop(options, Arm(dense=True)),
+        "weights_mib": sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20,
         "bank_mib": sum(x.numel() * x.element_size() for x in banks) / 2**20,
     }
+
+
+def _count_gflop(options: argparse.Namespace, arm: Arm) -> float:
+    run, _ = build_run(make_model(options), options, arm, 1)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 1e9
 
 
 def time_flow(options: argparse.Namespace) -> float:
@@ -528,8 +531,9 @@ def format_table(values: dict[str, Any]) -> str:
         if row["parts_ms"]:
             parts = ", ".join(f"{name} {ms:.0f}" for name, ms in row["parts_ms"].items())
             lines.append(f"parts of {row['arm']}, batch {row['batch']}, ms: {parts}")
+    dense = "" if work["dense_gflop"] is None else f", dense {work['dense_gflop']:.1f}"
     lines.append(
-        f"products and convolutions of one frame: {work['gflop']:.1f} GFLOP, dense {work['dense_gflop']:.1f}; "
+        f"products and convolutions of one frame: {work['gflop']:.1f} GFLOP{dense}; "
         f"weights {work['weights_mib']:.0f} MiB, memory bank {work['bank_mib']:.0f} MiB in float32"
     )
     if values["flow_ms"] is not None:

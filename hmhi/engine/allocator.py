@@ -18,7 +18,7 @@ def keep_pages() -> bool:
     held until the process ends.
 
     Returns:
-        False where it cannot be done (glibc on Linux alone) and nothing was changed.
+        False where it cannot be done: it needs glibc on Linux.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -215,7 +215,7 @@ class VideoSegmenter:
     ) -> Generator[FrameResult, None, None]:
         memory: Memory | None = None
         with closing(self._prepare(source, flows, scene_cuts)) as frames:
-            while chunk := list(islice(frames, self.look_ahead)):
+            for chunk in _chunks(frames, self.look_ahead):
                 features, seconds = self._encode(chunk)
                 for row, frame in enumerate(chunk):
                     if frame.scene_cut:
@@ -275,7 +275,8 @@ class VideoSegmenter:
             frame: (H, W, 3) uint8 RGB, or what `hmhi.data.media.to_rgb` makes such.
 
         Raises:
-            ValueError: Not such a frame, or of another size than the one before; the video goes on unharmed.
+            ValueError: Not such a frame, of another size than the one before, or its flow cannot be computed; the
+                video goes on unharmed.
         """
         live = self._live
         try:
@@ -283,6 +284,9 @@ class VideoSegmenter:
         except ValueError as error:
             raise ValueError(f"frame {live.index}: {error}") from None
         begin = time.perf_counter()
+        decoded = _Decoded(
+            SourceFrame(live.index, None, image), live.image, False, self._image_input(image), 0.0
+        )
         if live.image is None:
             flow = still_picture(image)
         elif live.image.shape != image.shape:
@@ -291,9 +295,7 @@ class VideoSegmenter:
                 f"when another video begins"
             )
         else:
-            with self._flow_lock:
-                flow = flow_to_rgb(-self.estimator(image, live.image))
-        decoded = _Decoded(SourceFrame(live.index, None, image), None, False, self._image_input(image), 0.0)
+            flow = flow_to_rgb(-self._estimate([decoded])[0])
         prepared = self._with_flow(decoded, flow, begin)
         features, seconds = self._encode([prepared])
         (result,), memory = self._advance([prepared], features, live.memory, seconds)
@@ -479,6 +481,23 @@ class _Batch:
 
     videos: list[int]
     memory: Memory | None
+
+
+def _chunks(frames: Iterable[_Prepared], size: int) -> Iterator[list[_Prepared]]:
+    """Lists of `size` frames; when the source fails, first those that came before."""
+    chunk: list[_Prepared] = []
+    try:
+        for frame in frames:
+            chunk.append(frame)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except (ValueError, OSError):
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
 
 
 def _regroup(batches: Sequence[_Batch], due: Mapping[int, _Prepared]) -> list[_Batch]:

@@ -106,7 +106,7 @@ def segment_all(
     Raises:
         Interrupted: By SIGINT or SIGTERM, after the present frame; the video at hand leaves no results.
     """
-    summary, tasks = Summary(), {}
+    summary, tasks, failures = Summary(), {}, {}
     for video in videos:
         try:
             source = video.open(
@@ -120,6 +120,7 @@ def segment_all(
                 writer.remove()
             tasks[video.name] = _Task(video, source, writer)
         except (ValueError, OSError) as error:
+            failures[video.name] = error
             if ranks.is_main:
                 _report(video, error)
                 summary.failed.append(video.name)
@@ -129,16 +130,19 @@ def segment_all(
     lengths = {name: task.source.length or 0 for name, task in tasks.items() if name not in summary.kept}
     names = distributed.gather(share(lengths, ranks.world_size))[0][ranks.rank]
 
+    by_name = {video.name: video for video in videos}
     total = sum(lengths[name] for name in names) or None
     bar = tqdm(total=total, unit="frame", bar_format=BAR, disable=None if ranks.is_main else True)
     with StopSignal() as stop, bar:
         for name in names:
             bar.set_postfix_str(name)
             try:
+                if name in failures:  # on this rank alone
+                    raise failures[name]
                 _segment(segmenter, tasks[name], selection, stop, bar)
                 summary.finished.append(name)
             except (ValueError, OSError, torch.OutOfMemoryError) as error:
-                _report(tasks[name].video, error)
+                _report(by_name[name], error)
                 summary.failed.append(name)
     parts = distributed.gather(summary)
     return Summary(

@@ -111,6 +111,7 @@ def test_the_least_disturbed_turn_counts_where_none_is_quiet(monkeypatch):
     [
         (["--size", "100", "100"], "multiples of 32"),
         (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--batch-size", "4", "0"], "--batch-size must be at least 1"),
         (["--device", "cuda"], "sees no CUDA device"),
     ],
 )

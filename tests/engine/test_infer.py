@@ -99,7 +99,9 @@ def test_500_frames_take_no_more_memory_than_50(tmp_path):
     checkpoint = save_small_checkpoint(tmp_path / "best.pt", light)
     code = (
         "import sys, resource, numpy as np\n"
+        "from hmhi.engine.allocator import keep_pages\n"
         "from hmhi.engine.infer import VideoSegmenter\n"
+        "keep_pages()\n"  # as the command does
         "still = lambda a, b: np.zeros((*a.shape[:2], 2), np.float32)\n"
         "frames = (np.full((320, 480, 3), t % 250, np.uint8) for t in range(int(sys.argv[2])))\n"
         "segmenter = VideoSegmenter(sys.argv[1], 'cpu', flow=still, image_size=32)\n"
@@ -212,6 +214,29 @@ def test_looking_ahead_changes_nothing(checkpoint, look_ahead):
     ):
         assert one.index == other.index
         np.testing.assert_allclose(one.prob, other.prob, atol=1e-5)
+
+
+def test_frames_before_a_failure_come_before_it(checkpoint):
+    def source():
+        yield from frames(4)
+        raise OSError("the disk is gone")
+
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        seen.extend(result.index for result in VideoSegmenter(checkpoint, look_ahead=3).stream(source()))
+    assert len(seen) >= 3
+    assert seen == list(range(len(seen)))
+
+
+def test_a_failing_estimator_is_named_live(checkpoint):
+    def fails(first, second):
+        raise RuntimeError("no weights")
+
+    segmenter = VideoSegmenter(checkpoint, flow=fails)
+    first, second = frames(2)
+    segmenter.step(first)
+    with pytest.raises(ValueError, match="flow of frame 1 cannot be computed: no weights"):
+        segmenter.step(second)
 
 
 @pytest.mark.parametrize("short_side", [None, 64])
