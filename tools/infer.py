@@ -97,9 +97,13 @@ def parse_arguments() -> argparse.Namespace:
     network.add_argument("--short-side", type=int, metavar="N", help="instead: short side, aspect kept")
     network.add_argument("--memory-frames", type=int, metavar="T", help="frames that the memory holds")
     network.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), help="bf16 and fp16 are faster on GPUs"
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="bf16 and fp16 are faster on GPUs, bf16 on CPUs with AMX",
     )
-    network.add_argument("--compile", action="store_true", help="slow to start, then faster; for long videos")
+    network.add_argument(
+        "--compile", action="store_true", help="torch.compile; slow to start, see docs/PERFORMANCE.md"
+    )
     network.add_argument("--device", help="auto, cpu, cuda or cuda:0; default: the GPU when there is one")
 
     parser.add_argument("--overwrite", action="store_true", help="do finished videos anew")
