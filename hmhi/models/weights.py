@@ -7,6 +7,7 @@ Nothing is ever unpickled beyond tensors and plain containers.
 from __future__ import annotations
 
 import json
+import re
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,6 +138,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 def to_safetensors(contents: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> bytes:
     """A checkpoint's weights as a .safetensors file for release, which `load_state` reads back.
 
+    Of absolute paths in its config and its record of the environment only the last part is kept.
+
     Args:
         contents: Of a checkpoint that training wrote: ``model`` and its `DESCRIPTION`.
         dtype: Of all floating-point tensors.
@@ -153,7 +156,17 @@ def to_safetensors(contents: Mapping[str, Any], dtype: torch.dtype = torch.float
     broken = [key for key, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(f"not finite as {dtype}: {few(broken)}")
-    return save(tensors, {key: json.dumps(contents[key]) for key in DESCRIPTION if key in contents})
+    described = {key: json.dumps(_without_folders(contents[key])) for key in DESCRIPTION if key in contents}
+    return save(tensors, described)
+
+
+def _without_folders(value: Any) -> Any:
+    """Nested dicts, lists and texts, with absolute paths cut to the names of their files."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return re.sub(r"(?<![^\s=])/\S*/", "", value) if isinstance(value, str) else value
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

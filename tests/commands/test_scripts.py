@@ -1,5 +1,6 @@
 """The shell scripts and small tools as users type them."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+
+from hmhi.models.weights import load_state
 
 
 def run(*command, cwd=None, ok=True, **environment):
@@ -87,11 +90,23 @@ def test_small_tools_name_what_is_wrong(repository, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_weights_in_the_box_are_rebuilt_by_one_command(repository, tmp_path):
+    """All stages in miniature, in a clone."""
+    clone, output = tmp_path / "clone", tmp_path / "weights.safetensors"
+    run("git", "clone", "-q", repository, clone)
+    small = ["data.synthetic.videos=4", "data.synthetic.val_videos=1", "data.synthetic.size=[64,96]"]
+    small += ["data.image_size=[64,64]", "train.epochs=1", "data.workers=0"]
+    run("bash", clone / "scripts" / "embedded.sh", output, *small, PYTHONPATH=str(clone))
+    contents = load_state(output)
+    assert contents["config"]["train"]["output"] == "runs/embedded_finish"
+    assert str(clone) not in json.dumps([contents["config"], contents["environment"]])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_quickstart_from_a_path_with_spaces(repository, tmp_path):
     """The whole first command, and a second time: a trained model that beats both trivial methods."""
-    import json
-
     clone = tmp_path / "a clone"
     run("git", "clone", "-q", repository, clone)
     quickstart = ["bash", clone / "scripts" / "quickstart.sh"]

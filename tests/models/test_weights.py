@@ -59,6 +59,10 @@ def test_export_keeps_config_flow_and_half_precision_weights(checkpoint, tmp_pat
     path, model = checkpoint
     contents = torch.load(path, weights_only=True)
     contents["flow"] = {"synthetic": {"method": "mixed"}}
+    contents["environment"] = {
+        "command": "tools/train.py --config /home/me/a.yaml data.root=/sets/mine x=1/2"
+    }
+    contents["config"]["train"]["load_from"] = "/home/me/runs/first/best.pt"
     contents["training"] = {"progress": 3}  # stays behind
     torch.save(contents, path)
     released = tmp_path / "weights" / "small.safetensors"
@@ -66,7 +70,9 @@ def test_export_keeps_config_flow_and_half_precision_weights(checkpoint, tmp_pat
     command = [*tool, "--output", released, "infer.image_size=[64,96]"]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.endswith("MB, fp16\n")
     loaded = load_state(released)
-    assert loaded.keys() == {"format", "config", "flow", "model"}
+    assert loaded.keys() == {"format", "config", "environment", "flow", "model"}
+    assert loaded["config"]["train"]["load_from"] == "best.pt"
+    assert loaded["environment"]["command"] == "tools/train.py --config a.yaml data.root=mine x=1/2"
     assert loaded["config"]["infer"]["image_size"] == [64, 96]
     assert loaded["flow"] == contents["flow"]
     assert all(v.dtype == torch.float16 for v in loaded["model"].values())
