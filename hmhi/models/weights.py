@@ -7,8 +7,8 @@ Nothing is ever unpickled beyond tensors and plain containers.
 from __future__ import annotations
 
 import json
-import re
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
