@@ -42,8 +42,8 @@ def test_it_is_the_whole_network(card, contents):
 
 
 def test_its_recipe_is_in_the_repository(contents, repository):
-    start = "train.load_from=runs/embedded_pretrain/ckpt/best.pt"  # given on the command line
-    recipe = hmhi.load_config(repository / "configs" / "embedded.yaml", [start])
+    start = "train.load_from=runs/embedded/ckpt/best.pt"  # given on the command line
+    recipe = hmhi.load_config(repository / "configs" / "embedded_finish.yaml", [start])
     assert config_from_dict(contents["config"], [start]) == recipe
 
 
