@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.g
 
 def fetched_mib(mode):
     command = [sys.executable, "-c", PROGRAM, mode]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    plain = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+    return int(subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
