@@ -134,6 +134,9 @@ class DataConfig:
     """Clips drawn from each video in an epoch."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
+    flow_direction: Literal["forward", "both"] = "forward"
+    """Flow that is computed, here and in use: to the next frame (paper), or joined with that to the previous one
+    (`hmhi.flow.compensate.join_directions`). What is stored is read as it is."""
     compensation: Literal["none", "median", "affine", "homography"] = "none"
     """Camera motion taken out of flow maps before the network reads them (not in the paper)."""
     workers: int = 4
@@ -148,8 +151,18 @@ class DataConfig:
     def __post_init__(self) -> None:
         _at_least("data", self, clip_frames=1, max_gap=1, repeats=1, workers=0)
         _size("data.image_size", self.image_size)
+        if self.flow_direction == "both" and self.compensation == "none":
+            raise ConfigError(
+                "data.flow_direction=both compares motion relative to the camera, so it needs data.compensation, "
+                "for example data.compensation=homography"
+            )
         if not self.train:
             raise ConfigError("data.train must name at least one data set")
+
+    @property
+    def join(self) -> str | None:
+        """Compensation with which computed flow joins both directions of time; None for forward flow."""
+        return self.compensation if self.flow_direction == "both" else None
 
 
 @dataclass(kw_only=True)

@@ -179,7 +179,7 @@ class SyntheticClips(Dataset[dict[str, Any]]):
         frames, settings = self.config.clip_frames, self.config.synthetic
         # Frames of a real clip lie up to max_gap apart and about half of that on average.
         stride = int(rng.integers(1, (self.config.max_gap + 1) // 2 + 1))
-        clip = render_clip(scene, frames, _pair(settings.size), settings.flow, stride)
+        clip = render_clip(scene, frames, _pair(settings.size), settings.flow, stride, join=self.config.join)
         draws = draw_augmentations(self.config.augment, frames, rng)
         parts = [
             _finish(clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], self.config)
@@ -203,7 +203,7 @@ class SyntheticVideo:
         """Render the video, then yield every frame in order."""
         size = self.config.image_size
         settings = self.config.synthetic
-        clip = render_clip(self._scene, len(self), _pair(settings.size), settings.flow)
+        clip = render_clip(self._scene, len(self), _pair(settings.size), settings.flow, join=self.config.join)
         for t, stem in enumerate(_stems(len(self))):
             flow = resize_flow(flow_to_rgb(clip.flows[t]), size, self.config.compensation)
             image = to_input(clip.images[t], size)

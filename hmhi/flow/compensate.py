@@ -56,19 +56,34 @@ def compensate_picture(rgb: np.ndarray, method: str) -> np.ndarray:
     return rgb if method == "none" else flow_to_rgb(compensate_camera(rgb_to_flow(rgb), method))
 
 
-def average_directions(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """The mean motion through a frame: half the way from the previous one to the next.
+def join_directions(forward: np.ndarray | None, backward: np.ndarray | None, method: str) -> np.ndarray:
+    """Motion relative to the camera from both neighbours of a frame: at each pixel the smaller of the two.
 
-    What one direction gets wrong where pixels appear or disappear, the other often gets right.
+    What stands still beside a moving thing is covered by it in one of the neighbours, where an estimator can only
+    guess, and mostly guesses that it moves along; the other neighbour shows it. What moves by itself does so
+    towards both.
 
     Args:
-        forward: (H, W, 2) flow from the frame to the next one.
-        backward: (H, W, 2) flow from the same frame to the previous one.
+        forward: (H, W, 2) float32 flow from the frame to the next one; None after the last one.
+        backward: (H, W, 2) float32 flow from the same frame to the previous one; None before the first one.
+        method: How the camera's motion is taken out of each, see `compensate_camera`.
 
     Returns:
-        (H, W, 2) in the direction and unit of `forward`.
+        (H, W, 2) float32 in the direction and unit of `forward`.
+
+    Raises:
+        ValueError: Neither, or an unknown method.
     """
-    return (forward - backward) / 2
+    ahead = None if forward is None else compensate_camera(forward, method)
+    behind = None if backward is None else compensate_camera(-backward, method)
+    if behind is None:
+        if ahead is None:
+            raise ValueError("a frame without neighbours shows no motion")
+        return ahead
+    if ahead is None:
+        return behind
+    nearer = np.square(behind).sum(axis=2) < np.square(ahead).sum(axis=2)
+    return np.where(nearer[..., None], behind, ahead)
 
 
 def _model_flow(model: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ import numpy as np
 
 METHODS = ("dis", "raft", "raft-small")
 _DIS_SMALLEST = 32  # pixels; its coarsest patches do not fit into less
+_DIS_PIXELS = 576 * 320
 
 
 class FlowEstimator(Protocol):
@@ -74,25 +76,38 @@ def build_estimator(method: str, device: str = "cpu", weights: Path | None = Non
 
 
 class DISEstimator:
-    """Dense inverse search (Kroeger et al., ECCV 2016) by OpenCV, preset MEDIUM, at full resolution."""
+    """Dense inverse search (Kroeger et al., ECCV 2016) by OpenCV: preset MEDIUM, but down to single pixels.
+
+    Larger frames are first reduced to about 576 x 320 pixels, which is more accurate than to search the large frame
+    down to blocks, and as fast for 4K as for 480p.
+    """
 
     def __init__(self) -> None:
         # Any: OpenCV's type stubs forbid the None that its own documentation uses for "no initial flow".
         self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis.setFinestScale(0)
 
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """See `FlowEstimator`."""
         check_frames(frame_a, frame_b)
         height, width = frame_a.shape[:2]
-        below, right = max(0, _DIS_SMALLEST - height), max(0, _DIS_SMALLEST - width)
-        grey_a, grey_b = (
-            cv2.copyMakeBorder(
-                cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE
-            )
-            for frame in (frame_a, frame_b)
-        )
-        flow = self._dis.calc(grey_a, grey_b, None)
-        return np.ascontiguousarray(flow[:height, :width], dtype=np.float32)
+        scale = min(1.0, math.sqrt(_DIS_PIXELS / (height * width)))
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        grey_a, grey_b = (self._prepare(frame, rows, columns) for frame in (frame_a, frame_b))
+        flow = self._dis.calc(grey_a, grey_b, None)[:rows, :columns]
+        if (rows, columns) == (height, width):
+            return np.ascontiguousarray(flow)
+        flow = cv2.resize(flow, dsize=(width, height), interpolation=cv2.INTER_LINEAR)
+        return flow * np.array([width / columns, height / rows], np.float32)
+
+    @staticmethod
+    def _prepare(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
+        """Grey, of a size, and then continued to the smallest that DIS accepts."""
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        if grey.shape != (rows, columns):
+            grey = cv2.resize(grey, dsize=(columns, rows), interpolation=cv2.INTER_AREA)
+        below, right = max(0, _DIS_SMALLEST - rows), max(0, _DIS_SMALLEST - columns)
+        return cv2.copyMakeBorder(grey, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
 
 def check_frames(frame_a: np.ndarray, frame_b: np.ndarray) -> None:

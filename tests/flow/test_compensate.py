@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hmhi.flow.compensate import METHODS, average_directions, compensate_camera
+from hmhi.flow.compensate import METHODS, compensate_camera, join_directions
 
 HEIGHT, WIDTH = 90, 120
 Y, X = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
@@ -53,6 +53,28 @@ def test_unknown_method_is_named():
         compensate_camera(np.ones((8, 8, 2), np.float32), "rigid")
 
 
-def test_directions_average_to_the_motion_through_the_frame():
-    forward, backward = np.full((4, 4, 2), 3.0), np.full((4, 4, 2), -1.0)
-    np.testing.assert_array_equal(average_directions(forward, backward), np.full((4, 4, 2), 2.0))
+def test_joined_directions_keep_the_object_and_lose_what_one_direction_dreams_up():
+    camera = camera_flow(CAMERAS["homography"])
+    forward, backward = camera.copy(), -camera
+    forward[OBJECT] += (6, 4)
+    backward[OBJECT] -= (6, 4)
+    beside, before = (slice(30, 60), slice(70, 76)), (slice(30, 60), slice(34, 40))
+    forward[beside] += (6, 4)  # as if the ground that the object covers next went along
+    backward[before] -= (6, 4)
+    joined = join_directions(forward, backward, "homography")
+    assert joined.dtype == np.float32
+    np.testing.assert_allclose(np.median(joined[OBJECT], axis=(0, 1)), (6, 4), atol=0.3)
+    outside = np.ones((HEIGHT, WIDTH), bool)
+    outside[OBJECT] = False
+    assert np.abs(joined[outside]).max() < 0.5
+    assert np.abs(compensate_camera(forward, "homography")[beside]).min() > 3
+
+
+def test_at_the_ends_of_a_video_one_direction_is_joined():
+    forward = camera_flow(CAMERAS["affine"])
+    forward[OBJECT] += (6, 4)
+    expected = compensate_camera(forward, "affine")
+    np.testing.assert_array_equal(join_directions(forward, None, "affine"), expected)
+    np.testing.assert_array_equal(join_directions(None, -forward, "affine"), expected)
+    with pytest.raises(ValueError, match="without neighbours"):
+        join_directions(None, None, "affine")

@@ -26,7 +26,17 @@ def test_dis_finds_a_translation(shift):
     assert np.percentile(np.abs(inner - np.float32(shift)), 95) < 0.5
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 31), (101, 67)])
+def test_dis_speaks_of_the_pixels_of_large_frames():
+    shift = (9, -6)
+    frames = textured_pair((3, -2), 300, 420)
+    larger = [cv2.resize(frame, dsize=None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC) for frame in frames]
+    flow = build_estimator("dis")(*larger)
+    assert flow.dtype == np.float32
+    assert flow.shape == (900, 1260, 2)
+    np.testing.assert_allclose(np.median(flow[60:-60, 60:-60], axis=(0, 1)), shift, atol=0.4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 31), (101, 67), (3, 90000)])
 def test_dis_takes_any_size(size):
     frame = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     flow = build_estimator("dis")(frame, frame)

@@ -9,6 +9,7 @@ import numpy as np
 from hmhi.data.synthetic.effects import degrade, draw_estimator, draw_lens, photograph
 from hmhi.data.synthetic.render import paint
 from hmhi.data.synthetic.scene import build_scene
+from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import build_estimator
 
 FLOWS = ("exact", "degraded", "dis", "mixed")
@@ -29,8 +30,9 @@ class SyntheticClip:
 
 
 def render_clip(
-    seed: int, frames: int, size: tuple[int, int], flow: str = "exact", stride: int = 1, clean: bool = False
-) -> SyntheticClip:
+    seed: int, frames: int, size: tuple[int, int], flow: str = "exact", stride: int = 1, clean: bool = False,
+    join: str | None = None,
+) -> SyntheticClip:  # fmt: skip
     """Render a random world.
 
     The same arguments always give the same clip.
@@ -44,6 +46,8 @@ def render_clip(
         stride: Time between the frames of the clip; flow always spans one unit of time, as it does in a
             video from which every `stride`-th frame was picked.
         clean: Leave out lens, sensor and codec: frames exactly as painted.
+        join: Camera compensation with which ``dis`` flow joins both directions of time
+            (`hmhi.flow.compensate.join_directions`); None for the forward one.
 
     Raises:
         ValueError: An argument is out of range.
@@ -68,10 +72,11 @@ def render_clip(
         if clean:
             return painting.image.astype(np.uint8), painting.label, painting.flow
         # A stream for each time: a frame looks the same whichever frames were shot before.
-        sensor = np.random.default_rng([seed, 4, t])
+        sensor = np.random.default_rng([seed, 4, t] if t >= 0 else [seed, 5, -t])
         return photograph(sensor, painting.image, painting.flow, lens, t), painting.label, painting.flow
 
-    images, masks, flows = [], [], []
+    images: list[np.ndarray] = []
+    masks, flows = [], []
     ahead = shoot(0)
     for index in range(frames):
         t = index * stride
@@ -79,6 +84,9 @@ def render_clip(
         if dis is not None:
             follower = shoot(t + 1)
             motion = dis(image, follower[0])
+            if join is not None:
+                before = images[-1] if index and stride == 1 else shoot(t - 1)[0]
+                motion = join_directions(motion, dis(image, before), join)
         elif flow == "degraded":
             motion = degrade(errors, motion, faults)
         images.append(image)
