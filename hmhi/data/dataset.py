@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,9 +31,8 @@ from hmhi.data.transforms import (
     to_input,
 )
 from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import FlowEstimator, build_estimator
-
-FlowSource = Literal["stored", "dis"]
 
 
 @dataclass(frozen=True)
@@ -114,27 +113,19 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def _load(self, video: Video, number: int, draw: Augmentation) -> _Parts:
         frame = video.frames[number]
         image = read_rgb(frame.image)
-        flow = _flow_of(video, number, image, self.config.flow)
+        flow = _flow_of(video, number, image, self.config)
         mask = _mask_of(frame, image)
         assert mask is not None
         return _finish(image, flow, mask, draw, self.config)
 
 
 class VideoDataset:
-    """Streams one video; at no time more than two decoded frames are held."""
+    """Streams one video; at no time more than three decoded frames are held."""
 
-    def __init__(
-        self,
-        video: Video,
-        image_size: Sequence[int],
-        flow: FlowSource = "stored",
-        compensation: str = "none",
-    ) -> None:
+    def __init__(self, video: Video, config: DataConfig) -> None:
         self.video = video
         self.name = video.name
-        self.image_size = image_size
-        self.flow = flow
-        self.compensation = compensation
+        self.config = config
 
     def __len__(self) -> int:
         return len(self.video.frames)
@@ -148,14 +139,14 @@ class VideoDataset:
         for number, frame in enumerate(self.video.frames):
             try:
                 image = read_rgb(frame.image)
-                flow = _flow_of(self.video, number, image, self.flow)
+                flow = _flow_of(self.video, number, image, self.config)
                 mask = _mask_of(frame, image)
             except (BadFileError, OSError) as error:
                 raise BadFileError(f"{self.video.dataset}/{self.name}: {error}") from None
             yield FrameSample(
                 frame.stem,
-                to_input(image, self.image_size),
-                to_chw(resize_flow(flow, self.image_size, self.compensation)),
+                to_input(image, self.config.image_size),
+                to_chw(resize_flow(flow, self.config.image_size, self.config.compensation)),
                 mask,
                 (image.shape[0], image.shape[1]),
             )
@@ -238,17 +229,18 @@ def _stack(parts: list[_Parts], name: str, stems: list[str]) -> dict[str, Any]:
     }
 
 
-def _flow_of(video: Video, number: int, image: np.ndarray, source: FlowSource) -> np.ndarray:
+def _flow_of(video: Video, number: int, image: np.ndarray, config: DataConfig) -> np.ndarray:
     """Flow picture of a frame; a still image, and a video of one frame, shows no motion: white."""
-    frame = video.frames[number]
-    if source == "dis" and len(video.frames) > 1:
+    frame, last = video.frames[number], len(video.frames) - 1
+    if config.flow == "dis" and last > 0 and config.join is not None:
+        forward = _dis_between(video, number, number + 1, image) if number < last else None
+        backward = _dis_between(video, number, number - 1, image) if number > 0 else None
+        return flow_to_rgb(join_directions(forward, backward, config.join))
+    if config.flow == "dis" and last > 0:
         # The last frame has no next one and takes the flow of the frame before it, as stored flow does.
-        start = min(number, len(video.frames) - 2)
-        first = image if start == number else read_rgb(video.frames[start].image)
-        second = image if start + 1 == number else read_rgb(video.frames[start + 1].image)
-        if first.shape != second.shape:
-            raise BadFileError(f"{video.frames[start + 1].image}: not of the size of the frame before it")
-        return flow_to_rgb(_dis()(first, second))
+        if number == last:
+            number, image = last - 1, read_rgb(video.frames[last - 1].image)
+        return flow_to_rgb(_dis_between(video, number, number + 1, image))
     if frame.flow is None and len(video.frames) > 1:
         raise BadFileError(f"{frame.image}: no flow map; make one, or set data.flow=dis")
     if frame.flow is None:
@@ -260,6 +252,15 @@ def _flow_of(video: Video, number: int, image: np.ndarray, source: FlowSource) -
             f"{frame.flow}: flow is {_size(flow)}, which is not the shape of its {_size(image)} image"
         )
     return flow
+
+
+def _dis_between(video: Video, start: int, end: int, image: np.ndarray) -> np.ndarray:
+    """DIS flow from frame `start`, which shows `image`, to frame `end`."""
+    path = video.frames[end].image
+    other = read_rgb(path)
+    if other.shape != image.shape:
+        raise BadFileError(f"{path}: {_size(other)}, but the frame beside it is {_size(image)}")
+    return _dis()(image, other)
 
 
 def _mask_of(frame: Frame, image: np.ndarray) -> np.ndarray | None:

@@ -212,7 +212,7 @@ def build_val_videos(cfg: DataConfig, dataset: str) -> list[ValVideo]:
     if dataset == SYNTHETIC:
         return [SyntheticVideo(number, cfg) for number in range(cfg.synthetic.val_videos)]
     videos = scan(Path(cfg.root), dataset, "val", need_flow=cfg.flow == "stored", need_mask=True)
-    return [VideoDataset(video, cfg.image_size, cfg.flow, cfg.compensation) for video in videos]
+    return [VideoDataset(video, cfg) for video in videos]
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,11 +27,11 @@ def flow_records(config: DataConfig, names: Sequence[str], split: str) -> dict[s
     for name in names:
         if name == SYNTHETIC:
             # The last frame's flow leads to a frame that is rendered but not shown.
-            records[name] = computed_record(config.synthetic.flow, last="forward")
+            records[name] = computed_record(config.synthetic.flow, last="forward", join=config.join)
         elif get_spec(name).still:
             continue
         elif config.flow == "dis":
-            records[name] = computed_record("dis")
+            records[name] = computed_record("dis", join=config.join)
         else:
             records[name] = read_record(find_layout(Path(config.root), get_spec(name), split).flows)
     return records

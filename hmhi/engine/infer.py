@@ -34,6 +34,7 @@ from hmhi.engine.precision import amp_precision, autocast, compile_parts, settle
 from hmhi.engine.scenes import is_cut
 from hmhi.engine.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.memory.bank import Memory
@@ -141,6 +142,7 @@ class VideoSegmenter:
         self.short_side = short_side
         self.look_ahead = look_ahead
         self.compensation = config.data.compensation
+        self.join = config.data.join
         self.estimator: FlowEstimator
         if flow is None or isinstance(flow, str):
             weights = config.infer.flow_weights
@@ -164,7 +166,7 @@ class VideoSegmenter:
         Args:
             folder: Flow maps that will be read; None stands for the segmenter's own estimator.
         """
-        used = computed_record(self.flow_method) if folder is None else read_record(folder)
+        used = computed_record(self.flow_method, join=self.join) if folder is None else read_record(folder)
         if mismatch := flow_mismatch(self.trained_flow, used):
             log.warning("masks may suffer from flow unlike that of training: %s", mismatch)
 
@@ -188,9 +190,11 @@ class VideoSegmenter:
     ) -> Generator[FrameResult, None, None]:
         """Segment a video, reading no more than a few frames ahead.
 
-        Flow leads from each kept frame to the very next frame of the source, as in training. The last frame of
-        the source has no next one and takes the flow of the kept frame before it; a video of one frame shows no
-        motion (white).
+        Flow leads from each kept frame to the very next frame of the source. The last frame of the source has no
+        next one and takes the flow of the kept frame before it; a video of one frame shows no motion (white).
+        Where the checkpoint's config says ``data.flow_direction=both``, flow is joined with that to the very
+        previous frame (`hmhi.flow.compensate.join_directions`); the first kept frame has the forward flow only,
+        the last frame of the source minus the backward flow.
 
         Args:
             source: See `hmhi.engine.sources.open_source`; generators are run in another thread.
@@ -200,7 +204,7 @@ class VideoSegmenter:
             end: Where to stop, alike; this frame is left out.
             every: Segment each every-th frame from `start` on.
             scene_cuts: Begin anew where `hmhi.engine.scenes.is_cut` sees another scene. No flow leads across a
-                cut: the last frame of a scene takes the flow of the frame before it.
+                cut: a scene begins and ends as a video does.
 
         Raises:
             ValueError: A frame cannot be read, is of another size than the first, or has no stored flow; names
@@ -269,7 +273,7 @@ class VideoSegmenter:
         """Segment the next frame of a live video at once, without waiting for the one after it.
 
         Flow is minus that from this frame to the one before; the first frame shows no motion. (`stream` reads
-        forward flow, as in training, and is the better choice where one frame of delay does no harm.)
+        flow as in training, and is the better choice where one frame of delay does no harm.)
 
         Args:
             frame: (H, W, 3) uint8 RGB, or what `hmhi.data.media.to_rgb` makes such.
@@ -285,7 +289,7 @@ class VideoSegmenter:
             raise ValueError(f"frame {live.index}: {error}") from None
         begin = time.perf_counter()
         decoded = _Decoded(
-            SourceFrame(live.index, None, image), live.image, False, self._image_input(image), 0.0
+            SourceFrame(live.index, None, image), None, live.image, False, self._image_input(image), 0.0
         )
         if live.image is None:
             flow = still_picture(image)
@@ -295,7 +299,7 @@ class VideoSegmenter:
                 f"when another video begins"
             )
         else:
-            flow = flow_to_rgb(-self._estimate([decoded])[0])
+            flow = flow_to_rgb(-next(self._estimate([decoded])))
         prepared = self._with_flow(decoded, flow, begin)
         features, seconds = self._encode([prepared])
         (result,), memory = self._advance([prepared], features, live.memory, seconds)
@@ -311,54 +315,66 @@ class VideoSegmenter:
     ) -> Generator[_Prepared, None, None]:
         """Decode and compute flow in two threads, each a few frames ahead of the next stage."""
         ahead = max(_AHEAD, self.look_ahead)
-        frames = self._decode(source, scene_cuts, with_next=flows is None)
+        frames = self._decode(source, scene_cuts, with_neighbours=flows is None)
         decoded = run_ahead(frames, ahead, f"decode {source.name}")
         moving = self._compute_flow(decoded) if flows is None else self._read_flow(decoded, flows)
         return run_ahead(moving, ahead, f"flow {source.name}")
 
     def _decode(
-        self, source: Source, scene_cuts: bool, *, with_next: bool
+        self, source: Source, scene_cuts: bool, *, with_neighbours: bool
     ) -> Generator[_Decoded, None, None]:
         before: np.ndarray | None = None
-        with closing(source.pairs(with_next=with_next)) as pairs:
+        both = with_neighbours and self.join is not None
+        with closing(source.neighbours(following=with_neighbours, previous=both)) as neighbours:
             begin = time.perf_counter()
-            for frame, following in pairs:
+            for frame, following, previous in neighbours:
                 if following is not None and scene_cuts and is_cut(frame.image, following):
                     following = None
+                if previous is not None and scene_cuts and is_cut(previous, frame.image):
+                    previous = None
                 cut = scene_cuts and before is not None and is_cut(before, frame.image)
                 before = frame.image
                 image = self._image_input(frame.image)
-                yield _Decoded(frame, following, cut, image, time.perf_counter() - begin)
+                yield _Decoded(frame, following, previous, cut, image, time.perf_counter() - begin)
                 begin = time.perf_counter()
 
     def _compute_flow(self, decoded: Generator[_Decoded, None, None]) -> Generator[_Prepared, None, None]:
-        """Flow from each frame to its next one; where there is none, that of the frame before in its scene."""
+        """Flow of each frame; where it has no neighbour for that, the flow of the frame before in its scene."""
         batch = self.look_ahead if isinstance(self.estimator, BatchEstimator) else 1
         flow: np.ndarray | None = None
         with closing(decoded):
             while chunk := list(islice(decoded, batch)):
                 begin = time.perf_counter()
-                fields = self._estimate([item for item in chunk if item.following is not None])
+                fields = self._estimate(chunk)
                 share = (time.perf_counter() - begin) / len(chunk)
                 for item in chunk:
                     begin = time.perf_counter() - share
-                    if item.following is not None:
-                        flow = flow_to_rgb(fields.pop(0))
+                    forward = None if item.following is None else next(fields)
+                    backward = None if item.previous is None else next(fields)
+                    if self.join is not None and backward is not None:
+                        flow = flow_to_rgb(join_directions(forward, backward, self.join))
+                    elif forward is not None:
+                        flow = flow_to_rgb(forward)
                     elif flow is None or item.scene_cut:
                         flow = still_picture(item.frame.image)
                     yield self._with_flow(item, flow, begin)
 
-    def _estimate(self, pairs: Sequence[_Decoded]) -> list[np.ndarray]:
-        """Flow (H, W, 2) from each frame to its next one."""
-        frames = [item.frame.image for item in pairs]
-        following = [item.following for item in pairs if item.following is not None]
+    def _estimate(self, frames: Sequence[_Decoded]) -> Iterator[np.ndarray]:
+        """Flow (H, W, 2) from each frame to its next one, if it has one, then to its previous one, if it has one."""
+        pairs = [
+            (item.frame.image, neighbour)
+            for item in frames
+            for neighbour in (item.following, item.previous)
+            if neighbour is not None
+        ]
         try:
             with self._flow_lock:
                 if len(pairs) > 1 and isinstance(self.estimator, BatchEstimator):
-                    return list(self.estimator.batch(np.stack(frames), np.stack(following)))
-                return [self.estimator(a, b) for a, b in zip(frames, following, strict=True)]
+                    starts, ends = zip(*pairs, strict=True)
+                    return iter(self.estimator.batch(np.stack(starts), np.stack(ends)))
+                return iter([self.estimator(start, end) for start, end in pairs])
         except (ValueError, RuntimeError, cv2.error) as error:
-            numbers = ", ".join(str(item.frame.index) for item in pairs)
+            numbers = ", ".join(str(item.frame.index) for item in frames)
             raise ValueError(f"flow of frame {numbers} cannot be computed: {error}") from error
 
     def _read_flow(
@@ -447,6 +463,8 @@ class _Decoded(NamedTuple):
     frame: SourceFrame
     following: np.ndarray | None
     """The next frame of the source; None after the last one of the video or of its scene."""
+    previous: np.ndarray | None
+    """The frame before, where flow is joined from both directions; None before the first one of a scene."""
     scene_cut: bool
     image: Tensor
     """uint8 (3, h, w), as the network reads it."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,6 +66,16 @@ class Position:
         return str(self.frame) if self.frame is not None else f"{self.seconds:g}s"
 
 
+class Neighbours(NamedTuple):
+    """A frame and the images beside it in time."""
+
+    frame: SourceFrame
+    following: np.ndarray | None
+    """None after the last frame of the source, or where it is not asked for."""
+    previous: np.ndarray | None
+    """None before the first frame of the stretch, or where it is not asked for."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Frames in order, all of one size; made by `open_source`.
@@ -108,20 +118,22 @@ class Source:
         return max(0, math.ceil((min(bounds[1], self.total) - bounds[0]) / self.every))
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for frame, _ in self.pairs(with_next=False):
+        for frame, _, _ in self.neighbours(following=False):
             yield frame
 
-    def pairs(
-        self, *, with_next: bool = True
-    ) -> Generator[tuple[SourceFrame, np.ndarray | None], None, None]:
-        """Each kept frame with the image of the very next frame of the source, kept or not.
+    def neighbours(
+        self, *, following: bool = True, previous: bool = False
+    ) -> Generator[Neighbours, None, None]:
+        """Each kept frame with its very neighbours in the source, kept or not.
 
-        So a frame's flow is the same whatever else is kept. None follows the last frame of the source.
+        So a frame's flow is the same whatever else is kept. Nothing before `start` is decoded.
 
         Args:
-            with_next: False gives None with every frame, and reads nothing beyond it.
+            following: Whether to give next frames; otherwise nothing is read beyond the one at hand.
+            previous: Whether to give previous frames.
         """
-        held: SourceFrame | None = None  # waits for its next frame
+        held: Neighbours | None = None  # waits for its next frame
+        before: np.ndarray | None = None
         first: int | None = None
         shape: tuple[int, ...] | None = None
         seen = 0
@@ -133,7 +145,10 @@ class Source:
             first = index if first is None else first
             over = self.end is not None and self.end.reached(index, entry.time)
             keep = not over and (index - first) % self.every == 0
-            if keep or held is not None:
+            precedes = previous and not over and (index + 1 - first) % self.every == 0
+            if not (keep or precedes or held is not None):
+                before = None
+            else:
                 image = entry.load()
                 shape = shape or image.shape
                 if image.shape != shape:
@@ -142,17 +157,18 @@ class Source:
                         f"with {shape[1]} x {shape[0]}; all frames must be of one size"
                     )
                 if held is not None:
-                    yield held, image
+                    yield held._replace(following=image)
                     held = None
                 if keep:
-                    held = SourceFrame(index, entry.time, image)
-                    if not with_next:
-                        yield held, None
+                    held = Neighbours(SourceFrame(index, entry.time, image), None, before)
+                    if not following:
+                        yield held
                         held = None
+                before = image if previous else None
             if over:
                 break
         if held is not None:
-            yield held, None
+            yield held
         if shape is None:
             where = "" if seen == 0 else f" from {self.start} to {self.end or 'the end'} (it has {seen})"
             raise ValueError(f"{self.name}: there is no frame{where}")

@@ -36,16 +36,23 @@ def read_record(folder: Path) -> dict[str, str]:
     return dict.fromkeys(KEYS, UNKNOWN)
 
 
-def computed_record(method: str, last: str = "repeat") -> dict[str, str]:
+def computed_record(method: str, last: str = "repeat", join: str | None = None) -> dict[str, str]:
     """The record of flow that this project computes while it reads frames.
 
     Args:
         method: Name of the estimator, or kind of synthetic flow.
-        last: What the last frame of a video has.
+        last: What the last frame of a video has, where it has the forward direction only.
+        join: Compensation with which both directions are joined (`hmhi.flow.compensate.join_directions`); None for
+            the forward one. The kinds of synthetic flow that a renderer knows are forward all the same.
     """
+    direction, compensation = "forward", "none"
+    if join is not None and method == MIXED:
+        direction = compensation = MIXED
+    elif join is not None and method not in ("exact", "degraded"):
+        direction, compensation, last = "both", join, "backward"
     return {
-        "method": method, "direction": "forward", "last": last, "normalisation": NORMALISED,
-        "compensation": "none",
+        "method": method, "direction": direction, "last": last, "normalisation": NORMALISED,
+        "compensation": compensation,
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from hmhi.data.index import scan
 from hmhi.data.media import BadFileError, read_rgb
 from hmhi.data.transforms import to_input
 from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.compensate import compensate_picture, join_directions
 from hmhi.flow.estimate import build_estimator
 
 PLAIN = AugmentConfig(flip=0.0, photometric=False)
@@ -95,7 +96,7 @@ def test_frames_without_a_mask_are_never_drawn(tmp_path):
 def test_streaming_gives_every_frame_and_its_truth_at_source_size(tmp_path):
     write_video(tmp_path / "FBMS", "cats01", 5, split="val", size=(41, 63), masks=[0, 4])
     (video,) = scan(tmp_path, "fbms", "val", need_flow=True, need_mask=True)
-    stream = VideoDataset(video, (32, 48))
+    stream = VideoDataset(video, config(tmp_path, image_size=[32, 48]))
     samples = list(stream)
     assert len(stream) == 5 and stream.name == "cats01"
     assert [s.stem for s in samples] == [f"{t:05d}" for t in range(5)]
@@ -111,7 +112,7 @@ def test_streaming_reads_no_further_than_it_must(tmp_path, monkeypatch, source, 
     (video,) = scan(tmp_path, "davis16", "train", need_flow=True, need_mask=True)
     read = []
     monkeypatch.setattr(dataset, "read_rgb", lambda path: read.append(path.stem) or read_rgb(path))
-    stream = iter(VideoDataset(video, (64, 96), source))
+    stream = iter(VideoDataset(video, config(tmp_path, image_size=[64, 96], flow=source)))
     for t in range(4):
         next(stream)
         assert len(set(read)) == t + most
@@ -123,18 +124,34 @@ def test_a_video_without_flow_maps_is_not_taken_for_a_still(tmp_path):
     with pytest.raises(
         BadFileError, match=r"bear: .*00000\.jpg: no flow map; make one, or set data\.flow=dis"
     ):
-        list(VideoDataset(video, (32, 48), "stored"))
+        list(VideoDataset(video, config(tmp_path, image_size=[32, 48], flow="stored")))
 
 
 def test_dis_flow_needs_no_files_and_repeats_the_last_map(tmp_path):
     write_video(tmp_path / "DAVIS-16", "bear", 3, flows=[], size=(64, 96))
     (video,) = scan(tmp_path, "davis16", "train", need_flow=False, need_mask=True)
-    samples = list(VideoDataset(video, (64, 96), "dis"))
+    samples = list(VideoDataset(video, config(tmp_path, image_size=[64, 96], flow="dis")))
     images = [np.array(Image.open(frame.image)) for frame in video.frames]
     expected = flow_to_rgb(build_estimator("dis")(images[1], images[2]))
     np.testing.assert_array_equal(samples[1].flow.permute(1, 2, 0).numpy(), expected)
     assert torch.equal(samples[2].flow, samples[1].flow) and not torch.equal(samples[0].flow, samples[1].flow)
     clips = ClipDataset([video], config(tmp_path, flow="dis", augment=PLAIN, image_size=[64, 96]), seed=0)
+    assert torch.equal(clips[ClipKey(0, 0)]["flow"][1], samples[1].flow)
+
+
+def test_dis_flow_of_both_directions_is_joined(tmp_path):
+    write_video(tmp_path / "DAVIS-16", "bear", 3, flows=[], size=(64, 96))
+    (video,) = scan(tmp_path, "davis16", "train", need_flow=False, need_mask=True)
+    settings = {"image_size": [64, 96], "flow": "dis", "compensation": "affine", "flow_direction": "both"}
+    samples = list(VideoDataset(video, config(tmp_path, **settings)))
+    images = [np.array(Image.open(frame.image)) for frame in video.frames]
+    dis = build_estimator("dis")
+    for t, sample in enumerate(samples):
+        forward = dis(images[t], images[t + 1]) if t < 2 else None
+        backward = dis(images[t], images[t - 1]) if t else None
+        expected = compensate_picture(flow_to_rgb(join_directions(forward, backward, "affine")), "affine")
+        np.testing.assert_array_equal(sample.flow.permute(1, 2, 0).numpy(), expected)
+    clips = ClipDataset([video], config(tmp_path, **settings, augment=PLAIN), seed=0)
     assert torch.equal(clips[ClipKey(0, 0)]["flow"][1], samples[1].flow)
 
 
@@ -156,7 +173,7 @@ def test_a_damaged_file_is_named_with_its_video(tmp_path, kind):
     with pytest.raises(BadFileError, match=f"davis16/bear: .*{path.name}"):
         clips[ClipKey(0, 0)]
     with pytest.raises(BadFileError, match=f"davis16/bear: .*{path.name}"):
-        list(VideoDataset(videos[0], (32, 48)))
+        list(VideoDataset(videos[0], config(tmp_path, image_size=[32, 48])))
     path.unlink()
     with pytest.raises(BadFileError, match=f"davis16/bear: .*{path.name}"):
         clips[ClipKey(0, 0)]
@@ -213,7 +230,7 @@ def test_real_sequences(shared_data):
     clips = ClipDataset(videos, config(shared_data, clip_frames=5, image_size=[64, 64]), seed=0)
     item = clips[ClipKey(0, 0)]
     assert item["name"] == "davis16/blackswan" and 0.02 < item["mask"].float().mean() < 0.5
-    stream = VideoDataset(videos[0], (64, 64))
+    stream = VideoDataset(videos[0], config(shared_data, image_size=[64, 64]))
     sample = next(iter(stream))
     assert sample.size == (480, 854) and sample.mask.shape == (480, 854)
 
@@ -230,7 +247,7 @@ def test_images_from_a_video_file(tmp_path):
     writer.release()
     shutil.rmtree(base / "Images/train/bear")
     videos, clips = load(tmp_path, augment=PLAIN)
-    for t, sample in enumerate(VideoDataset(videos[0], (40, 64))):
+    for t, sample in enumerate(VideoDataset(videos[0], config(tmp_path, image_size=[40, 64]))):
         assert abs(sample.image.float().mean() - 60 * t) < 5 and sample.mask is not None
     item = clips[ClipKey(0, 0)]
     for frame, stem in zip(item["image"], item["frames"], strict=True):

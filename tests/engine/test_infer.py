@@ -19,6 +19,7 @@ from hmhi.engine.outputs import to_levels
 from hmhi.engine.precision import amp_precision
 from hmhi.engine.sources import Position, open_source
 from hmhi.flow.codec import flow_to_rgb
+from hmhi.flow.compensate import join_directions
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,58 @@ def test_scene_cuts_reset_memory_and_flow(checkpoint):
     alone = list(segmenter.stream([*first, second[0], *first], scene_cuts=True))
     assert [result.scene_cut for result in alone] == [False, False, False, True, True, False, False]
     assert (alone[3].flow == 255).all()  # a scene of one frame has no flow at all
+
+
+BOTH = ("data.flow_direction=both", "data.compensation=affine")
+
+
+def test_both_directions_are_joined(checkpoint):
+    segmenter = VideoSegmenter(checkpoint, overrides=BOTH)
+    clip = list(frames(6))
+
+    def expected(t, following=True, previous=True):
+        forward = segmenter.estimator(clip[t], clip[t + 1]) if following else None
+        backward = segmenter.estimator(clip[t], clip[t - 1]) if previous else None
+        return flow_to_rgb(forward if backward is None else join_directions(forward, backward, "affine"))
+
+    results = list(segmenter.stream(clip))
+    for t, result in enumerate(results):
+        np.testing.assert_array_equal(result.flow, expected(t, following=t < 5, previous=t > 0))
+    for start, every, end in ((1, 2, 5), (0, 3, 6)):
+        for result in segmenter.stream(clip, start=start, every=every, end=end):
+            np.testing.assert_array_equal(result.flow, expected(result.index, True, result.index > start))
+    cut = [*clip[:3], 255 - clip[3], *clip[:3]]
+    for t, result in enumerate(segmenter.stream(cut, scene_cuts=True)):
+        if t == 3:
+            assert (result.flow == 255).all()
+        else:
+            t %= 4
+            np.testing.assert_array_equal(result.flow, expected(t, following=t < 2, previous=t > 0))
+    assert (next(segmenter.stream(clip[:1])).flow == 255).all()
+    many = [result for number, result in segmenter.segment_many([clip, clip[:4]]) if number == 0]
+    for one, other in zip(many, results, strict=True):
+        np.testing.assert_array_equal(one.flow, other.flow)
+
+
+def test_a_batch_estimator_gets_both_directions_at_once(checkpoint):
+    sizes = []
+
+    class Estimator:
+        def __call__(self, a, b):
+            return right_by_the_next_frame(a, b)
+
+        def batch(self, a, b):
+            sizes.append(len(a))
+            return np.stack([right_by_the_next_frame(*pair) for pair in zip(a, b, strict=True)])
+
+    clip = grey(10, 70, 20, 50, 30, 60)
+    ahead, alone = (
+        list(VideoSegmenter(checkpoint, flow=Estimator(), look_ahead=n, overrides=BOTH).stream(clip))
+        for n in (3, 1)
+    )
+    assert sizes[:2] == [5, 5]
+    for one, other in zip(ahead, alone, strict=True):
+        np.testing.assert_array_equal(one.flow, other.flow)
 
 
 @pytest.mark.parametrize("look_ahead", [2, 5])

@@ -85,14 +85,25 @@ def test_a_stretch_keeps_the_numbers_of_the_source(source):
     assert opened.length in (3, None)
 
 
-def test_pairs_lead_to_the_very_next_frame(source):
-    pairs = list(open_source(source, start=1, end=4, every=2).pairs())
-    assert [(frame.index, level(following)) for frame, following in pairs] == [(1, 2), (3, 4)]
+def test_the_next_frame_is_the_very_one_after(source):
+    found = list(open_source(source, start=1, end=4, every=2).neighbours())
+    assert [(frame.index, level(following)) for frame, following, _ in found] == [(1, 2), (3, 4)]
+    assert all(previous is None for _, _, previous in found)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("following", [True, False])
+def test_the_previous_frame_is_the_very_one_before(source, every, following):
+    found = open_source(source, start=1, every=every).neighbours(following=following, previous=True)
+    for frame, after, before in found:
+        assert level(frame.image) == frame.index
+        assert before is None if frame.index == 1 else level(before) == frame.index - 1
+        assert after is None if frame.index == 5 or not following else level(after) == frame.index + 1
 
 
 def test_the_last_frame_has_no_next_one(source):
-    pairs = list(open_source(source, start=4).pairs())
-    assert [(frame.index, following is None) for frame, following in pairs] == [(4, False), (5, True)]
+    found = list(open_source(source, start=4).neighbours())
+    assert [(frame.index, following is None) for frame, following, _ in found] == [(4, False), (5, True)]
 
 
 def test_only_what_is_needed_is_decoded(tmp_path):
@@ -108,9 +119,10 @@ def test_names_are_sorted_by_their_numbers(tmp_path):
 
 
 def test_a_single_image_is_a_video_of_one_frame(tmp_path):
-    ((frame, following),) = open_source(write_frames(tmp_path / "clip") / "00003.png").pairs()
+    opened = open_source(write_frames(tmp_path / "clip") / "00003.png")
+    ((frame, following, previous),) = opened.neighbours(previous=True)
     assert level(frame.image) == 3
-    assert following is None
+    assert following is None and previous is None
 
 
 def test_seconds(tmp_path):
@@ -195,9 +207,10 @@ def test_a_generator_may_use_one_buffer(tmp_path):
             buffer[:] = picture(t)
             yield buffer
 
-    pairs = list(open_source(fill()).pairs())
-    assert [level(frame.image) for frame, _ in pairs] == [0, 1, 2, 3]
-    assert [level(following) for _, following in pairs[:-1]] == [1, 2, 3]
+    found = list(open_source(fill()).neighbours(previous=True))
+    assert [level(frame.image) for frame, _, _ in found] == [0, 1, 2, 3]
+    assert [level(following) for _, following, _ in found[:-1]] == [1, 2, 3]
+    assert [level(previous) for _, _, previous in found[1:]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_dis_speaks_of_the_pixels_of_large_frames():
     np.testing.assert_allclose(np.median(flow[60:-60, 60:-60], axis=(0, 1)), shift, atol=0.4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 31), (101, 67), (3, 90000)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 31), (101, 67), (3, 9000)])
 def test_dis_takes_any_size(size):
     frame = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     flow = build_estimator("dis")(frame, frame)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from hmhi.data.synthetic import render_clip
+from hmhi.flow.compensate import compensate_camera
 
 SIZE = (128, 160)
 
@@ -49,6 +50,24 @@ def test_most_scenes_show_a_salient_thing():
     areas = [render_clip(seed, 1, (64, 64), clean=True).masks.mean() for seed in range(40)]
     assert np.mean([0.002 < area < 0.7 for area in areas]) > 0.9
     assert 0.03 < np.mean(areas) < 0.3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_joined_dis_flow_shows_less_that_is_not_there(stride):
+    """Pixels beside the salient thing, which one of the two directions cannot see."""
+    ghosts = {None: [], "homography": []}
+    for seed in range(8):
+        exact = render_clip(seed, 2, SIZE, "exact", stride)
+        for join, errors in ghosts.items():
+            clip = render_clip(seed, 2, SIZE, "dis", stride, join=join)
+            np.testing.assert_array_equal(clip.images, exact.images)
+            for t in (0, 1):
+                wide = cv2.dilate(exact.masks[t], np.ones((13, 13), np.uint8))
+                beside = (wide > 0) & (exact.masks[t] == 0)
+                estimated = compensate_camera(clip.flows[t], "homography")
+                true = compensate_camera(exact.flows[t], "homography")
+                errors.append(np.linalg.norm(estimated - true, axis=2)[beside].mean())
+    assert np.nanmean(ghosts["homography"]) < 0.9 * np.nanmean(ghosts[None])
 
 
 def test_same_seed_same_clip_and_other_seed_another():
