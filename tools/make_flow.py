@@ -27,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="receives maps in the same subfolders")
     parser.add_argument("--method", choices=METHODS, default="dis")
-    parser.add_argument("--direction", choices=("forward", "backward"), default="forward")
+    parser.add_argument("--direction", choices=("forward", "backward", "both"), default="forward")
     parser.add_argument(
         "--last", choices=("repeat", "backward", "none"), default="repeat",
         help="map of the frame without a neighbour: that of the frame beside it, flow the other way, or none",
@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> None:
         weights_name, weights_hash = args.weights.name, file_sha256(args.weights)
         device = args.device or default_device(int(os.environ.get("LOCAL_RANK", 0)))
     settings = FlowSettings(
-        args.method, weights_name, weights_hash, args.direction, args.last, args.compensation, args.format
-    )
+        args.method, weights_name, weights_hash, args.direction,
+        "backward" if args.direction == "both" else args.last, args.compensation, args.format,
+    )  # fmt: skip
     batch_size = args.batch_size or (1 if device == "cpu" else 8)
     sequences = find_frames(args.input)
     tasks = shard(plan(args.input, sequences, args.output, settings), rank, world_size)

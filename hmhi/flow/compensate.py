@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -32,7 +34,7 @@ def compensate_camera(flow: np.ndarray, method: str = "homography") -> np.ndarra
     """
     if method not in METHODS:
         raise ValueError(f"unknown camera compensation {method!r}; choose one of {', '.join(METHODS)}")
-    largest = float(np.sqrt(np.square(flow).sum(axis=2).max(initial=0.0)))
+    largest = math.sqrt(float(_squared_length(flow).max(initial=0.0)))
     if method == "none" or largest == 0:
         return flow
     if method == "median":
@@ -82,8 +84,14 @@ def join_directions(forward: np.ndarray | None, backward: np.ndarray | None, met
         return ahead
     if ahead is None:
         return behind
-    nearer = np.square(behind).sum(axis=2) < np.square(ahead).sum(axis=2)
-    return np.where(nearer[..., None], behind, ahead)
+    smaller = _squared_length(behind) < _squared_length(ahead)
+    return np.where(smaller[..., None], behind, ahead)
+
+
+def _squared_length(flow: np.ndarray) -> np.ndarray:
+    """(H, W); several times faster than a sum over the last axis."""
+    x, y = flow[..., 0], flow[..., 1]
+    return x * x + y * y
 
 
 def _model_flow(model: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, write_flo
-from hmhi.flow.compensate import compensate_camera
+from hmhi.flow.compensate import compensate_camera, join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.files import write_atomically
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
@@ -33,10 +33,12 @@ class FlowSettings:
     weights_sha256: str | None
     """Its hash."""
     direction: str
-    """``forward``: from a frame to the next; ``backward``: from a frame to the previous."""
+    """``forward``: from a frame to the next; ``backward``: from a frame to the previous; ``both``: joined, see
+    `hmhi.flow.compensate.join_directions`."""
     last: str
     """The frame at the end of the direction, which has no neighbour there: ``repeat`` its neighbour's map,
-    flow in the other direction (``backward``), or ``none``."""
+    flow in the other direction (``backward``), or ``none``. With both directions, the frames at both ends have
+    the motion that their one neighbour shows."""
     compensation: str
     """Camera motion taken out before drawing; see `hmhi.flow.compensate`."""
     file_format: str
@@ -63,6 +65,8 @@ class FlowTask:
     """Frame that the flow leads to; None where a sequence has one frame only."""
     output: Path
     """File to write."""
+    previous: Path | None = None
+    """Frame before the source, if motion from there is to be joined."""
 
 
 def plan(
@@ -78,8 +82,13 @@ def plan(
 
     Raises:
         FileNotFoundError: No frames there.
-        ValueError: Two frames of a folder share a stem, or the maps would lie among the frames.
+        ValueError: Two frames of a folder share a stem, the maps would lie among the frames, or both directions
+            are to be joined without taking out the camera's motion.
     """
+    if settings.direction == "both" and settings.compensation == "none":
+        raise ValueError(
+            "--direction both compares motion relative to the camera; add --compensation, such as homography"
+        )
     if output.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"output {output} lies in the input {root}, where its maps would pass for frames")
     if not sequences:
@@ -97,6 +106,12 @@ def plan(
 
 
 def _plan_sequence(frames: Sequence[Path], folder: Path, settings: FlowSettings) -> list[FlowTask]:
+    if settings.direction == "both":
+        neighbours = [None, *frames, None]
+        return [
+            FlowTask(frame, following, folder / f"{frame.stem}.{settings.file_format}", previous)
+            for previous, frame, following in zip(neighbours, frames, neighbours[2:], strict=False)
+        ]
     step = 1 if settings.direction == "forward" else -1
     end = len(frames) - 1 if step == 1 else 0
     tasks = []
@@ -174,9 +189,18 @@ def make_flow(
     frames = _Frames(read)
     for start in range(0, len(missing), batch_size):
         group = missing[start : start + batch_size]
-        pairs = [_read_pair(task, frames) for task in group]
-        for task, flow in zip(group, _estimate(pairs, estimator), strict=True):
-            _write(task.output, compensate_camera(flow, settings.compensation), settings.file_format)
+        pairs = [pair for task in group for pair in _read_pairs(task, frames)]
+        fields = _estimate(pairs, estimator)
+        for task in group:
+            forward = None if task.target is None else next(fields)
+            backward = None if task.previous is None else next(fields)
+            if backward is not None:
+                flow = join_directions(forward, backward, settings.compensation)
+            elif forward is not None:
+                flow = compensate_camera(forward, settings.compensation)
+            else:
+                flow = np.zeros((*frames[task.source].shape[:2], 2), np.float32)
+            _write(task.output, flow, settings.file_format)
             done(1)
     return len(missing)
 
@@ -188,7 +212,7 @@ def shard(tasks: list[FlowTask], rank: int, world_size: int) -> list[FlowTask]:
 
 
 class _Frames:
-    """Decodes frames and keeps the two that the next map may need again."""
+    """Decodes frames and keeps the three that the next map may need again."""
 
     def __init__(self, read: Callable[[Path], np.ndarray]) -> None:
         self._read = read
@@ -196,34 +220,32 @@ class _Frames:
 
     def __getitem__(self, path: Path) -> np.ndarray:
         if path not in self._kept:
-            while len(self._kept) > 1:
+            while len(self._kept) > 2:
                 del self._kept[next(iter(self._kept))]
             self._kept[path] = self._read(path)
         return self._kept[path]
 
 
-def _read_pair(task: FlowTask, frames: _Frames) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_pairs(task: FlowTask, frames: _Frames) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The source with its target, then with its previous frame, as far as there are such."""
     source = frames[task.source]
-    if task.target is None:
-        return source, None
-    target = frames[task.target]
-    if source.shape != target.shape:
-        raise ValueError(
-            f"{task.source} is {source.shape[1]} x {source.shape[0]} but {task.target.name} is "
-            f"{target.shape[1]} x {target.shape[0]}; frames of a sequence must be of one size"
-        )
-    return source, target
+    for path in (task.target, task.previous):
+        if path is None:
+            continue
+        neighbour = frames[path]
+        if source.shape != neighbour.shape:
+            raise ValueError(
+                f"{task.source} is {source.shape[1]} x {source.shape[0]} but {path.name} is "
+                f"{neighbour.shape[1]} x {neighbour.shape[0]}; frames of a sequence must be of one size"
+            )
+        yield source, neighbour
 
 
-def _estimate(
-    pairs: list[tuple[np.ndarray, np.ndarray | None]], estimator: FlowEstimator
-) -> Iterator[np.ndarray]:
-    """Flow of each pair, in order; a frame without a target does not move."""
-    for shape, alike in groupby(pairs, key=lambda pair: None if pair[1] is None else pair[1].shape):
+def _estimate(pairs: list[tuple[np.ndarray, np.ndarray]], estimator: FlowEstimator) -> Iterator[np.ndarray]:
+    """Flow of each pair, in order."""
+    for _, alike in groupby(pairs, key=lambda pair: pair[0].shape):
         sources, targets = zip(*alike, strict=True)
-        if shape is None:
-            yield from (np.zeros((*source.shape[:2], 2), np.float32) for source in sources)
-        elif isinstance(estimator, BatchEstimator) and len(sources) > 1:
+        if isinstance(estimator, BatchEstimator) and len(sources) > 1:
             yield from estimator.batch(np.stack(sources), np.stack(targets))
         else:
             yield from map(estimator, sources, targets)

@@ -65,19 +65,54 @@ def test_direction_and_last_frame(frames, tmp_path, direction, last, expected):
     assert alone == ({} if last == "none" else {"00000": (0, 0)})
 
 
+def test_both_directions_are_joined(frames, tmp_path):
+    chosen = settings(direction="both", last="backward", compensation="median")
+    tasks = plan_of(frames, tmp_path / "out", chosen)
+    three = [[path and path.stem for path in (task.previous, task.source, task.target)] for task in tasks]
+    assert three == [
+        [None, "00000", "00001"], ["00000", "00001", "00002"], ["00001", "00002", None], [None, "00000", None]
+    ]  # fmt: skip
+
+    def towards(frame_a, frame_b):
+        """Still but for two columns: one moves towards both neighbours, one towards the next only."""
+        flow = np.zeros((12, 16, 2), np.float32)
+        forward = frame_b.mean() > frame_a.mean()
+        flow[:, 3, 0] = 5 if forward else -5
+        flow[:, 8, 0] = 7 if forward else 0
+        return flow
+
+    for batch_size in (1, 8):
+        estimator = InBatches()
+        estimator.of = towards
+        output = tmp_path / f"out{batch_size}"
+        tasks = plan_of(frames, output, chosen)
+        assert make_flow(tasks, chosen, estimator, read_rgb, lambda n: None, batch_size) == 4
+        assert estimator.sizes == ([4] if batch_size == 8 else [1, 2, 1])
+        x = [read_flo(output / "a" / f"0000{t}.flo")[6, :, 0] for t in range(3)]
+        assert [row[3] for row in x] == [5, 5, 5]
+        assert [row[8] for row in x] == [7, 0, 0]
+        assert not read_flo(output / "deep" / "b" / "00000.flo").any()
+
+
+def test_both_directions_need_a_compensation(frames, tmp_path):
+    with pytest.raises(ValueError, match=r"--direction both .* add --compensation"):
+        plan_of(frames, tmp_path / "out", settings(direction="both"))
+
+
 class InBatches:
     """`level_difference` that notes how many pairs it was given at a time."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.of = level_difference
 
     def __call__(self, frame_a, frame_b):
         self.sizes.append(1)
-        return level_difference(frame_a, frame_b)
+        return self.of(frame_a, frame_b)
 
     def batch(self, frames_a, frames_b):
         self.sizes.append(len(frames_a))
-        return np.stack([level_difference(a, b) for a, b in zip(frames_a, frames_b, strict=True)])
+        return np.stack([self.of(a, b) for a, b in zip(frames_a, frames_b, strict=True)])
 
 
 def test_batches_make_the_same_maps(frames, tmp_path):
