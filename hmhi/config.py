@@ -153,8 +153,8 @@ class DataConfig:
         _size("data.image_size", self.image_size)
         if self.flow_direction == "both" and self.compensation == "none":
             raise ConfigError(
-                "data.flow_direction=both compares motion relative to the camera; add data.compensation=homography, or "
-                "set data.flow_direction=forward"
+                "data.flow_direction=both compares motion relative to the camera; add "
+                "data.compensation=homography, or set data.flow_direction=forward"
             )
         if not self.train:
             raise ConfigError("data.train must name at least one data set")

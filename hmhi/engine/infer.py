@@ -35,7 +35,7 @@ from hmhi.engine.scenes import is_cut
 from hmhi.engine.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import join_directions
-from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
+from hmhi.flow.estimate import BatchEstimator, FlowEstimator, ReducingEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import PAD_TO
@@ -66,7 +66,8 @@ class FrameResult:
     prob: np.ndarray
     """(H, W) float32 in [0, 1]."""
     flow: np.ndarray
-    """(H, W, 3) uint8: the flow picture that was read; stored flow keeps the size it is stored in."""
+    """(h, w, 3) uint8: the flow picture that was read. Stored flow keeps the size it is stored in, DIS of large
+    frames that it works on."""
     seconds: Mapping[str, float]
     """Time that ``decode``, ``flow`` (each with resizing) and ``network`` took for this frame. The stages overlap,
     so a frame takes less than their sum."""
@@ -360,9 +361,15 @@ class VideoSegmenter:
                     yield self._with_flow(item, flow, begin)
 
     def _estimate(self, frames: Sequence[_Decoded]) -> Iterator[np.ndarray]:
-        """Flow (H, W, 2) from each frame to its next one, if it has one, then to its previous one, if it has one."""
+        """Flow (h, w, 2) from each frame to its next one, if it has one, then to its previous one, if it has one.
+
+        It has the size that the estimator works on.
+        """
+        reduce = (
+            self.estimator.reduce if isinstance(self.estimator, ReducingEstimator) else lambda image: image
+        )
         pairs = [
-            (item.frame.image, neighbour)
+            (reduce(item.frame.image), reduce(neighbour))
             for item in frames
             for neighbour in (item.following, item.previous)
             if neighbour is not None

@@ -52,6 +52,15 @@ class BatchEstimator(FlowEstimator, Protocol):
         ...
 
 
+@runtime_checkable
+class ReducingEstimator(FlowEstimator, Protocol):
+    """An estimator that reduces large frames; who does so first saves work, and gets flow of that size."""
+
+    def reduce(self, frame: np.ndarray) -> np.ndarray:
+        """The (H, W, 3) uint8 frame at the size that the estimator works on; one that is small enough as it is."""
+        ...
+
+
 def build_estimator(method: str, device: str = "cpu", weights: Path | None = None) -> FlowEstimator:
     """An estimator by name.
 
@@ -92,24 +101,31 @@ class DISEstimator:
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """See `FlowEstimator`."""
         check_frames(frame_a, frame_b)
+        small_a, small_b = self.reduce(frame_a), self.reduce(frame_b)
+        rows, columns = small_a.shape[:2]
+        below, right = max(0, _DIS_SMALLEST - rows), max(0, _DIS_SMALLEST - columns)
+        grey_a, grey_b = (
+            cv2.copyMakeBorder(
+                cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 0, below, 0, right, cv2.BORDER_REPLICATE
+            )
+            for frame in (small_a, small_b)
+        )
+        flow = np.ascontiguousarray(self._dis.calc(grey_a, grey_b, None)[:rows, :columns])
         height, width = frame_a.shape[:2]
-        scale = min(1.0, math.sqrt(_DIS_PIXELS / (height * width)))
-        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-        grey_a, grey_b = (self._prepare(frame, rows, columns) for frame in (frame_a, frame_b))
-        flow = self._dis.calc(grey_a, grey_b, None)[:rows, :columns]
         if (rows, columns) == (height, width):
-            return np.ascontiguousarray(flow)
+            return flow
         flow = cv2.resize(flow, dsize=(width, height), interpolation=cv2.INTER_LINEAR)
         return flow * np.array([width / columns, height / rows], np.float32)
 
-    @staticmethod
-    def _prepare(frame: np.ndarray, rows: int, columns: int) -> np.ndarray:
-        """Grey, of a size, and then continued to the smallest that DIS accepts."""
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        if grey.shape != (rows, columns):
-            grey = cv2.resize(grey, dsize=(columns, rows), interpolation=cv2.INTER_AREA)
-        below, right = max(0, _DIS_SMALLEST - rows), max(0, _DIS_SMALLEST - columns)
-        return cv2.copyMakeBorder(grey, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    def reduce(self, frame: np.ndarray) -> np.ndarray:
+        """See `ReducingEstimator`."""
+        height, width = frame.shape[:2]
+        scale = math.sqrt(_DIS_PIXELS / (height * width))
+        if scale >= 1:
+            return frame
+        # Rounded down, so that the result is small enough.
+        size = max(1, int(width * scale)), max(1, int(height * scale))
+        return cv2.resize(frame, dsize=size, interpolation=cv2.INTER_AREA)
 
 
 def check_frames(frame_a: np.ndarray, frame_b: np.ndarray) -> None:

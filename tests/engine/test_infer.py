@@ -14,12 +14,14 @@ from PIL import Image
 from small_model import save_small_checkpoint
 
 from hmhi.data.media import read_flow_rgb, read_rgb
+from hmhi.data.transforms import resize_rgb
 from hmhi.engine.infer import VideoSegmenter, find_device, to_probability
 from hmhi.engine.outputs import to_levels
 from hmhi.engine.precision import amp_precision
 from hmhi.engine.sources import Position, open_source
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import join_directions
+from hmhi.flow.estimate import build_estimator
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +214,12 @@ BOTH = ("data.flow_direction=both", "data.compensation=affine")
 
 def test_both_directions_are_joined(checkpoint):
     segmenter = VideoSegmenter(checkpoint, overrides=BOTH)
+    estimator = build_estimator("dis")  # the segmenter's own one is busy in another thread
     clip = list(frames(6))
 
     def expected(t, following=True, previous=True):
-        forward = segmenter.estimator(clip[t], clip[t + 1]) if following else None
-        backward = segmenter.estimator(clip[t], clip[t - 1]) if previous else None
+        forward = estimator(clip[t], clip[t + 1]) if following else None
+        backward = estimator(clip[t], clip[t - 1]) if previous else None
         return flow_to_rgb(forward if backward is None else join_directions(forward, backward, "affine"))
 
     results = list(segmenter.stream(clip))
@@ -395,6 +398,21 @@ def test_a_size_change_names_the_frame(checkpoint, given):
     clip = [*frames(2), next(frames(1, (40, 40)))]
     with pytest.raises(ValueError, match="frame 2 is 40 x 40, but the video began with 70 x 48"):
         list(VideoSegmenter(checkpoint).stream(clip, clip if given else None))
+
+
+def test_dis_of_large_frames_stays_at_the_size_it_works_on(checkpoint, shared_data):
+    """The picture of motion that the network reads is that of full-size maps but for rounding."""
+    folder = shared_data / "davis16" / "JPEGImages" / "480p" / "dog"
+    clip = [read_rgb(folder / f"{t:05d}.jpg") for t in range(3)]
+    segmenter = VideoSegmenter(checkpoint)
+    result = next(segmenter.stream(clip))
+    assert result.flow.shape[0] < 480 and result.mask.shape == (480, 854)
+    small, full = (
+        resize_rgb(picture, (64, 64)).astype(np.float32)
+        for picture in (result.flow, flow_to_rgb(segmenter.estimator(clip[0], clip[1])))
+    )
+    assert np.abs(small - full).mean() < 3
+    assert np.abs(small - 255).mean() > 10
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (31, 97), (200, 31), (2160, 3840)])
