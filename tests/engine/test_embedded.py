@@ -42,7 +42,7 @@ def test_it_is_the_whole_network(card, contents):
 
 
 def test_its_recipe_is_in_the_repository(contents, repository):
-    start = "train.load_from=runs/embedded/ckpt/best.pt"  # given on the command line
+    start = "train.load_from=runs/embedded_clips/ckpt/best.pt"  # given on the command line
     recipe = hmhi.load_config(repository / "configs" / "embedded_finish.yaml", [start])
     assert config_from_dict(contents["config"], [start]) == recipe
 
@@ -57,5 +57,9 @@ def test_it_scores_what_the_card_says_on_the_synthetic_set(card, contents):
     assert scores.mean["F"] == pytest.approx(card["synthetic"]["F"], abs=0.01)
 
 
-def test_it_is_the_default():
-    assert hmhi.VideoSegmenter(device="cpu").trained_flow["synthetic"]["method"] == "mixed"
+def test_it_is_the_default_and_reads_flow_as_in_training(caplog):
+    segmenter = hmhi.VideoSegmenter(device="cpu")
+    assert segmenter.trained_flow["synthetic"]["method"] == "mixed"
+    assert segmenter.join == "homography"
+    segmenter.warn_of_other_flow()
+    assert not caplog.records
