@@ -53,7 +53,11 @@ DIS = computed_record("dis")
         ({"synthetic": computed_record("mixed")}, DIS | {"direction": "backward"}, True),
         ({"ytvos": DIS}, computed_record("dis", join="homography"), True),
         ({"ytvos": computed_record("dis", join="affine")}, computed_record("dis", join="homography"), True),
-        ({"synthetic": computed_record("mixed", join="affine")}, computed_record("dis", join="affine"), False),
+        (
+            {"synthetic": computed_record("mixed", join="affine")},
+            computed_record("dis", join="affine"),
+            False,
+        ),
         ({"synthetic": computed_record("mixed", join="affine")}, computed_record("dis"), False),
         ({"synthetic": computed_record("exact", join="affine")}, computed_record("exact"), False),
     ],
