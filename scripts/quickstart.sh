@@ -34,7 +34,7 @@ trap explain_failure EXIT
 
 step "1/7 making synthetic videos in $data"
 "$python" tools/make_synthetic.py --output "$data" --split train --videos 400 --frames 3 --size 96 128
-"$python" tools/make_synthetic.py --output "$data" --split val --videos 6 --frames 12 --size 192 256 --seed 90000
+"$python" tools/make_synthetic.py --output "$data" --split val --videos 16 --frames 5 --size 192 256 --seed 90000
 
 step "2/7 segmenting with the weights in the box"
 "$python" tools/infer.py --input "$data/Images/val" --output "$output/embedded" --overlay --overwrite
