@@ -241,7 +241,7 @@ def _flow_of(video: Video, number: int, image: np.ndarray, config: DataConfig) -
         if number == last:
             number, image = last - 1, read_rgb(video.frames[last - 1].image)
         return flow_to_rgb(_dis_between(video, number, number + 1, image))
-    if frame.flow is None and len(video.frames) > 1:
+    if frame.flow is None and last > 0:
         raise BadFileError(f"{frame.image}: no flow map; make one, or set data.flow=dis")
     if frame.flow is None:
         return np.full_like(image, 255)

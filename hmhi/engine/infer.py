@@ -369,8 +369,9 @@ class VideoSegmenter:
             self.estimator.reduce if isinstance(self.estimator, ReducingEstimator) else lambda image: image
         )
         pairs = [
-            (reduce(item.frame.image), reduce(neighbour))
+            (image, reduce(neighbour))
             for item in frames
+            for image in [reduce(item.frame.image)]
             for neighbour in (item.following, item.previous)
             if neighbour is not None
         ]

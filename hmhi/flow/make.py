@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, write_flo
-from hmhi.flow.compensate import compensate_camera, join_directions
+from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.files import write_atomically
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
@@ -107,10 +107,10 @@ def plan(
 
 def _plan_sequence(frames: Sequence[Path], folder: Path, settings: FlowSettings) -> list[FlowTask]:
     if settings.direction == "both":
-        neighbours = [None, *frames, None]
+        following, previous = [*frames[1:], None], [None, *frames[:-1]]
         return [
-            FlowTask(frame, following, folder / f"{frame.stem}.{settings.file_format}", previous)
-            for previous, frame, following in zip(neighbours, frames, neighbours[2:], strict=False)
+            FlowTask(frame, after, folder / f"{frame.stem}.{settings.file_format}", before)
+            for frame, after, before in zip(frames, following, previous, strict=True)
         ]
     step = 1 if settings.direction == "forward" else -1
     end = len(frames) - 1 if step == 1 else 0
@@ -194,12 +194,10 @@ def make_flow(
         for task in group:
             forward = None if task.target is None else next(fields)
             backward = None if task.previous is None else next(fields)
-            if backward is not None:
-                flow = join_directions(forward, backward, settings.compensation)
-            elif forward is not None:
-                flow = compensate_camera(forward, settings.compensation)
-            else:
+            if forward is None and backward is None:
                 flow = np.zeros((*frames[task.source].shape[:2], 2), np.float32)
+            else:
+                flow = join_directions(forward, backward, settings.compensation)
             _write(task.output, flow, settings.file_format)
             done(1)
     return len(missing)
