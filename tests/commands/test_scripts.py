@@ -115,8 +115,7 @@ def test_quickstart_from_a_path_with_spaces(repository, tmp_path):
     scores = json.loads((clone / "outputs" / "quickstart" / "scores.json").read_text())["methods"]
     ours = scores["hmhi-net"]["metrics"]["JF_mean"]
     assert ours > scores["all-foreground"]["metrics"]["JF_mean"] + 0.1
-    # Little more than that: the flow is exact, and where the camera stands a threshold is perfect.
-    assert ours > scores["flow-magnitude"]["metrics"]["JF_mean"] + 0.03
+    assert ours > scores["flow-magnitude"]["metrics"]["JF_mean"] + 0.1
     checkpoint = clone / "runs" / "quickstart_finetune" / "ckpt" / "best.pt"
     stamp = checkpoint.stat().st_mtime_ns
     run(*quickstart, PYTHONPATH=str(clone))
