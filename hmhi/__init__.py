@@ -12,8 +12,8 @@ from hmhi.config import ConfigError, load_config
 from hmhi.version import __version__
 
 if TYPE_CHECKING:
-    from hmhi.engine.infer import VideoSegmenter
     from hmhi.evaluation.runner import evaluate
+    from hmhi.inference.segmenter import VideoSegmenter
     from hmhi.models.build import build_model
     from hmhi.models.weights import CheckpointError, load_model
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "VideoSegmenter": "hmhi.engine.infer",
+    "VideoSegmenter": "hmhi.inference.segmenter",
     "build_model": "hmhi.models.build",
     "evaluate": "hmhi.evaluation.runner",
     "load_model": "hmhi.models.weights",

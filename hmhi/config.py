@@ -22,12 +22,14 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hmhi.errors import UserError
+
 Inputs = Literal["image+flow", "image", "flow"]
 Interaction = Literal["sgim", "plam", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting is unknown, of the wrong type, or contradicts another one."""
 
 

@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
-output="${1:-checkpoint/hmhi_embedded.safetensors}"
+output="${1:-hmhi/weights/hmhi_embedded.safetensors}"
 [[ $# -eq 0 ]] || shift
 PYTHON="$(find_python)"
 export PYTHON

@@ -11,21 +11,29 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hmhi"
 
 # room -> the rooms whose modules it may import, itself always included
 DOORS: dict[str, set[str]] = {
-    "config": set(),
-    "command": set(),
     "version": set(),
-    "layers": set(),
-    "flow": set(),
-    "viz": {"layers", "models"},
-    "memory": {"layers"},
-    "models": {"layers", "memory", "config"},
-    "data": {"flow", "config"},
-    "evaluation": {"config", "command"},
-    "engine": {"layers", "memory", "models", "data", "evaluation", "flow", "viz", "config", "version"},
-    "benchmarks": {
-        "layers", "memory", "models", "data", "evaluation", "flow", "viz", "engine", "config", "version",
+    "errors": set(),
+    "config": {"errors"},
+    "command": {"errors"},
+    "media": {"config", "errors"},
+    "layers": {"errors"},
+    "flow": {"media", "config", "errors"},
+    "memory": {"layers", "errors"},
+    "evaluation": {"media", "config", "errors", "command"},
+    "models": {"layers", "memory", "config", "errors"},
+    "synthetic": {"flow", "media", "config", "errors"},
+    "data": {"synthetic", "flow", "media", "config", "errors"},
+    "viz": {"layers", "models", "media"},
+    "runtime": {"models", "config", "errors", "version"},
+    "training": {
+        "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
+        "errors", "version",
     },
-    "__init__": {"config", "version", "models", "engine", "evaluation"},
+    "inference": {
+        "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
+        "errors", "version",
+    },
+    "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip
 
 

@@ -7,9 +7,9 @@ import sys
 from hmhi.command import report_errors
 
 BENCHMARKS = {
-    "data": "hmhi.benchmarks.data",
-    "eval": "hmhi.benchmarks.evaluation",
-    "infer": "hmhi.benchmarks.infer",
+    "data": "benchmarks.data",
+    "eval": "benchmarks.evaluation",
+    "infer": "benchmarks.infer",
 }
 
 

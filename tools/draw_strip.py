@@ -11,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from hmhi.command import report_errors
-from hmhi.data.media import read_flow_rgb, read_mask, read_rgb
-from hmhi.engine.inputs import find_videos
+from hmhi.flow.files import read_flow_rgb
+from hmhi.inference.inputs import find_videos
+from hmhi.media.pictures import read_mask, read_rgb
 from hmhi.viz.overlay import draw_overlay, draw_strip
 
 

@@ -1,6 +1,6 @@
 """Write a training checkpoint's weights for release: half precision, safetensors, the config inside.
 
-python tools/export_weights.py --checkpoint runs/embedded/ckpt/best.pt --output checkpoint/hmhi_embedded.safetensors
+python tools/export_weights.py --checkpoint runs/embedded/ckpt/best.pt --output hmhi/weights/hmhi_embedded.safetensors
 """
 
 import argparse
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hmhi.command import report_errors
 from hmhi.config import config_from_dict, config_to_dict
-from hmhi.engine.precision import DTYPES
-from hmhi.flow.files import write_atomically
+from hmhi.media.atomic import write_atomically
 from hmhi.models.weights import load_state, to_safetensors
+from hmhi.runtime.precision import DTYPES
 
 
 @report_errors

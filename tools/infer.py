@@ -15,13 +15,10 @@ import torch
 
 from hmhi.command import report_errors
 from hmhi.config import load_config
-from hmhi.engine import distributed
-from hmhi.engine.allocator import keep_pages
-from hmhi.engine.distributed import Ranks, process_group
-from hmhi.engine.infer import EMBEDDED, VideoSegmenter
-from hmhi.engine.inputs import Inputs, find_inputs
-from hmhi.engine.outputs import KINDS, AttentionSettings, OutputSettings
-from hmhi.engine.segment import (
+from hmhi.flow.estimate import METHODS
+from hmhi.inference.inputs import Inputs, find_inputs
+from hmhi.inference.outputs import KINDS, AttentionSettings, OutputSettings
+from hmhi.inference.segment import (
     Interrupted,
     Selection,
     check_output,
@@ -29,9 +26,12 @@ from hmhi.engine.segment import (
     segment_all,
     write_record,
 )
-from hmhi.engine.video_writer import ffmpeg
-from hmhi.flow.estimate import METHODS
-from hmhi.flow.files import file_sha256
+from hmhi.inference.segmenter import EMBEDDED, VideoSegmenter
+from hmhi.media.atomic import file_sha256
+from hmhi.media.video_out import ffmpeg
+from hmhi.runtime import distributed
+from hmhi.runtime.allocator import keep_pages
+from hmhi.runtime.distributed import Ranks, process_group
 
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from hmhi.command import report_errors
-from hmhi.data.media import read_rgb
-from hmhi.engine.inputs import find_videos
-from hmhi.engine.outputs import write_mask
 from hmhi.flow.baseline import threshold_flow
 from hmhi.flow.compensate import METHODS
+from hmhi.inference.inputs import find_videos
+from hmhi.inference.outputs import write_mask
+from hmhi.media.pictures import read_rgb
 
 
 @report_errors

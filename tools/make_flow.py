@@ -12,11 +12,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hmhi.command import report_errors
-from hmhi.data.media import find_frames, read_rgb
 from hmhi.flow.compensate import METHODS as COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
-from hmhi.flow.files import file_sha256
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
+from hmhi.media.atomic import file_sha256
+from hmhi.media.pictures import find_frames, read_rgb
 
 
 @report_errors

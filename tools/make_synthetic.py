@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hmhi.command import report_errors
-from hmhi.data.synthetic import write_dataset
+from hmhi.synthetic import write_dataset
 
 
 @report_errors

@@ -9,9 +9,9 @@ import sys
 
 from hmhi import load_config
 from hmhi.command import report_errors
-from hmhi.engine.allocator import keep_pages
-from hmhi.engine.run import check_inputs
-from hmhi.engine.train import TrainingError, fit
+from hmhi.runtime.allocator import keep_pages
+from hmhi.training.run import check_inputs
+from hmhi.training.train import TrainingError, fit
 
 
 @report_errors

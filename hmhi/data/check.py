@@ -14,17 +14,16 @@ from tqdm import tqdm
 from hmhi.config import DataConfig
 from hmhi.data.catalog import DATASETS, SYNTHETIC, get_spec
 from hmhi.data.index import DatasetError, DatasetNotFoundError, Frame, Video, find_layout, scan_layout
-from hmhi.data.media import (
+from hmhi.data.splits import PUBLISHED
+from hmhi.flow.files import read_flow_rgb, read_flow_size
+from hmhi.flow.provenance import UNKNOWN, read_record
+from hmhi.media.pictures import (
     SHAPE_TOLERANCE,
     BadFileError,
     read_bytes,
-    read_flow_rgb,
     read_mask_values,
     read_rgb,
-    read_size,
 )
-from hmhi.data.splits import PUBLISHED
-from hmhi.flow.provenance import UNKNOWN, read_record
 
 YTOBJ_SIZES = ("480x360", "854x480")
 """Sizes of YouTube-Objects on which papers report scores."""
@@ -250,7 +249,7 @@ def _check_frame(report: SplitReport, video: Video, frame: Frame) -> tuple[int, 
         report.truth[_kind_of_truth(values)] += 1
         report.findings += _check_mask(values, where, (height, width))
     if frame.flow is not None:
-        flow_height, flow_width = read_size(frame.flow)
+        flow_height, flow_width = read_flow_size(frame.flow)
         remake = "python tools/make_flow.py makes it anew"
         if abs(flow_width / flow_height / (width / height) - 1) > SHAPE_TOLERANCE:
             turned = (flow_width > flow_height) != (width > height)

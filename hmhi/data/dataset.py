@@ -18,9 +18,7 @@ from torch.utils.data import Dataset
 from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.index import Frame, Video
-from hmhi.data.media import SHAPE_TOLERANCE, BadFileError, read_flow_rgb, read_mask, read_rgb
 from hmhi.data.sampling import sample_clip
-from hmhi.data.synthetic import render_clip
 from hmhi.data.transforms import (
     Augmentation,
     draw_augmentations,
@@ -33,6 +31,9 @@ from hmhi.data.transforms import (
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import FlowEstimator, build_estimator
+from hmhi.flow.files import read_flow_rgb
+from hmhi.media.pictures import SHAPE_TOLERANCE, BadFileError, read_mask, read_rgb
+from hmhi.synthetic import render_clip
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmhi.data.catalog import DatasetSpec, get_spec
-from hmhi.data.media import (
+from hmhi.errors import UserError
+from hmhi.media.pictures import (
     FLOW_SUFFIXES,
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -41,7 +42,7 @@ class DatasetNotFoundError(FileNotFoundError):
     """A data set's folder, or the folder of one of its splits, does not exist."""
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """Files of a data set are missing or do not match; the message lists them."""
 
     def __init__(self, title: str, problems: list[str]) -> None:
@@ -53,7 +54,7 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; paths may lead into a pack (see `hmhi.data.media`)."""
+    """One frame; paths may lead into a pack (see `hmhi.media.pictures`)."""
 
     stem: str
     image: Path

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hmhi.errors import UserError
 from hmhi.evaluation.protocol import Protocol
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm"}
@@ -31,7 +32,7 @@ HINT_SPARSE = "Sets that annotate some frames only have protocols of their own, 
 HINT_EXTRA = "Leave out predictions without annotation with --extra skip."
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """A tree cannot be scored as asked; the message lists every reason that was found."""
 
     def __init__(self, pred: Path, problems: Sequence[str], hints: Iterable[str] = ()) -> None:

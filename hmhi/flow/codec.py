@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hmhi.flow.files import write_atomically
+from hmhi.media.atomic import write_atomically
 
 _SEGMENTS = (15, 6, 4, 11, 13, 6)  # columns of red-yellow, -green, -cyan, -blue, -magenta, -red
 _COLUMNS = sum(_SEGMENTS)

@@ -1,46 +1,38 @@
-"""Writing a file so that it is there whole or not at all, and telling two files apart."""
+"""Read stored flow maps."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+
+import numpy as np
+
+from hmhi.flow.codec import flow_to_rgb, read_flo
+from hmhi.media.pictures import BadFileError, read_rgb, read_size
 
 
-@contextlib.contextmanager
-def write_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it becomes `path` when the block ends well.
+def read_flow_rgb(path: Path) -> np.ndarray:
+    """Read a flow map as colour-wheel RGB, uint8 (H, W, 3), from a picture or a ``.flo`` file.
 
-    Parent folders are made. After an exception nothing is left, and an older file at `path` stays.
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not readable, or flow that is not finite.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    if path.suffix.lower() != ".flo":
+        return read_rgb(path)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        return flow_to_rgb(read_flo(path))
+    except ValueError as error:
+        raise BadFileError(f"{path}: {error}") from None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def read_flow_size(path: Path) -> tuple[int, int]:
+    """Height and width of a flow map, of a picture from its header alone.
 
-
-def _umask() -> int:
-    """The process's file-mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not readable.
+    """
+    if path.suffix.lower() != ".flo":
+        return read_size(path)
+    height, width = read_flow_rgb(path).shape[:2]
+    return height, width

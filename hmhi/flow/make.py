@@ -16,8 +16,8 @@ from PIL import Image
 from hmhi.flow.codec import flow_to_rgb, write_flo
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator
-from hmhi.flow.files import write_atomically
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
+from hmhi.media.atomic import write_atomically
 
 _JPEG_QUALITY = 95
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hmhi.errors import UserError
 from hmhi.models.backbones.mit import DEPTHS
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A weights file cannot be read safely, or does not fit the model."""
 
 

@@ -1,7 +1,7 @@
 import argparse
 
-from hmhi.benchmarks.evaluation import drawn_pairs, format_table, run
-from hmhi.benchmarks.reference_metrics import e_measure
+from benchmarks.evaluation import drawn_pairs, format_table, run
+from benchmarks.reference_metrics import e_measure
 
 
 def test_drawn_pairs_are_compared_and_agree():

@@ -5,9 +5,9 @@ import pytest
 import torch
 from small_model import make_small_model
 
-from hmhi.benchmarks import infer as benchmark
-from hmhi.benchmarks.dense import DenseHMHINet
-from hmhi.benchmarks.infer import main, take_turn
+from benchmarks import infer as benchmark
+from benchmarks.dense import DenseHMHINet
+from benchmarks.infer import main, take_turn
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from small_model import save_small_checkpoint
 
-from hmhi.engine import outputs, video_writer
+from hmhi.inference import outputs
+from hmhi.media import video_out
 
 
 @pytest.fixture(scope="module")
@@ -259,9 +260,9 @@ def test_two_processes(infer_outside, tmp_path):
 
 def test_without_ffmpeg(infer, command, tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.mp4")
-    for module in (command, outputs, video_writer):
+    for module in (command, outputs, video_out):
         monkeypatch.setattr(module, "ffmpeg", lambda: None)
-    monkeypatch.setattr(video_writer, "_has_h264", lambda: False)
+    monkeypatch.setattr(video_out, "_has_h264", lambda: False)
     done = infer("--input", path, "--output", tmp_path / "out", "--overlay")
     assert "without ffmpeg" in done.stderr
     assert (tmp_path / "out" / "overlay" / "clip.mp4").is_file()

@@ -12,13 +12,13 @@ from PIL import Image
 from trees import half_mask, picture, save
 
 from hmhi.data.index import scan
-from hmhi.data.media import read_mask, read_rgb
 from hmhi.data.prepare import write
 from hmhi.data.prepare.archive import unpack
 from hmhi.data.prepare.recipe import SourceError
 from hmhi.data.prepare.recipes import RECIPES
 from hmhi.data.prepare.write import prepare
 from hmhi.data.splits import DAVIS16_TRAIN, DAVIS16_VAL, FBMS_TEST, FBMS_TRAIN, PUBLISHED
+from hmhi.media.pictures import read_mask, read_rgb
 
 SIZE = (12, 16)
 HALF = half_mask(SIZE, 1)

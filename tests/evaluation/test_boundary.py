@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mask_cases import EDGE_PAIRS, edge_masks, mask_pairs
 
-from hmhi.benchmarks import reference_metrics
+from benchmarks import reference_metrics
 from hmhi.evaluation.boundary import contour, f_measure
 from hmhi.evaluation.region import jaccard
 

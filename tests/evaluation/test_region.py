@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from mask_cases import EDGE_PAIRS, edge_masks, mask_pairs
 
-from hmhi.benchmarks import reference_metrics
+from benchmarks import reference_metrics
 from hmhi.evaluation.region import jaccard
 
 

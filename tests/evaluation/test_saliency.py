@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mask_cases import EDGE_NAMES, edge_masks
 from PIL import Image
 
-from hmhi.benchmarks import reference_metrics
+from benchmarks import reference_metrics
 from hmhi.evaluation.files import read_levels
 from hmhi.evaluation.saliency import Saliency, f_curve, score_map
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmhi.data.media import find_frames, read_rgb
 from hmhi.flow.codec import flow_to_rgb, read_flo
 from hmhi.flow.make import FlowSettings, FlowTask, make_flow, plan, shard, write_manifest
+from hmhi.media.pictures import find_frames, read_rgb
 
 
 def settings(**changes) -> FlowSettings:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hmhi.benchmarks.dense import decode
+from benchmarks.dense import decode
 from hmhi.models.decoder import Decoder, convolve_upsampled, upsample
 
 

@@ -7,11 +7,12 @@ from small_model import SETTINGS, save_small_checkpoint
 
 import hmhi.viz.attention as attention
 from hmhi.config import load_config
-from hmhi.data.media import read_flow_rgb, read_rgb
-from hmhi.engine.infer import VideoSegmenter
+from hmhi.flow.files import read_flow_rgb
+from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.layers.attention import Attention
 from hmhi.layers.blocks import CBAM
 from hmhi.layers.position import rotary_table
+from hmhi.media.pictures import read_rgb
 from hmhi.models.build import build_model
 from hmhi.viz.attention import MemoryProbe, PixelView, cbam_gates, cell_weights
 

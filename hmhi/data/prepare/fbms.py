@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hmhi.data.media import read_mask_values
 from hmhi.data.prepare.recipe import (
     Recipe,
     SourceError,
@@ -23,6 +22,7 @@ from hmhi.data.prepare.recipe import (
     find_folders,
 )
 from hmhi.data.splits import FBMS_TEST, FBMS_TRAIN
+from hmhi.media.pictures import read_mask_values
 
 _WHITE = 250
 """Smallest channel value from which a colour counts as white."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hmhi.data.media import IMAGE_SUFFIXES, MASK_SUFFIXES
 from hmhi.data.prepare.recipe import (
     Recipe,
     SourceError,
@@ -15,6 +14,7 @@ from hmhi.data.prepare.recipe import (
     pair_by_stem,
     subfolders,
 )
+from hmhi.media.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
 def find(folders: Sequence[Path]) -> list[SourceVideo]:

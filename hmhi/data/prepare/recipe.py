@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from hmhi.data.index import check_name
-from hmhi.data.media import read_mask, read_mask_values
+from hmhi.errors import UserError
+from hmhi.media.pictures import read_mask, read_mask_values
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
     """What was given is not the published layout of the data set."""
 
 

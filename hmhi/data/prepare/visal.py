@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hmhi.data.media import IMAGE_SUFFIXES
 from hmhi.data.prepare.recipe import (
     Recipe,
     SourceError,
@@ -16,6 +15,7 @@ from hmhi.data.prepare.recipe import (
     pair_by_stem,
     subfolders,
 )
+from hmhi.media.pictures import IMAGE_SUFFIXES
 
 _TRUTH = (".png", ".bmp", ".jpg")
 

@@ -18,9 +18,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from hmhi.data.catalog import get_spec
-from hmhi.data.media import IMAGE_SUFFIXES, read_rgb, read_size
 from hmhi.data.prepare.archive import is_archive, unpack
 from hmhi.data.prepare.recipe import Recipe, SourceError, SourceFrame, SourceVideo
+from hmhi.media.pictures import IMAGE_SUFFIXES, read_rgb, read_size
 
 logger = logging.getLogger(__name__)
 

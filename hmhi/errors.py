@@ -1,0 +1,11 @@
+"""What a user has to put right, and what nobody but us can."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: an option, a setting, a file, a frame.
+
+    Commands show it as one line and exit with 2. Its text names the file, sequence, frame or key, and what to do.
+    Any other exception is a bug of ours and keeps its traceback.
+    """

@@ -1,0 +1,261 @@
+"""Checkpoints: atomic to write, safe to read, and exact to resume from.
+
+A run keeps ``ckpt/last.pt`` and the one before it (``previous.pt``), ``ckpt/best.pt`` with weights only, and
+optionally ``ckpt/epoch_0010.pt`` ... for good. Every file loads with ``torch.load(..., weights_only=True)``:
+
+    format       "hmhi-1"
+    config       the resolved config as nested plain values
+    environment  git revision and versions that wrote it
+    flow         training set -> how its flow was made (hmhi/flow/provenance.py)
+    model        the weights to use: the moving average where there is one
+    scores       (best.pt) mean J, F and J&F of each validation set
+    training     (all but best.pt) raw weights beside an average, optimiser, scaler, progress, random states
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict
+from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.key_maps import CheckpointError
+from hmhi.models.weights import FORMAT, load_exactly, load_state
+from hmhi.runtime import distributed
+from hmhi.runtime.distributed import Ranks
+
+log = logging.getLogger(__name__)
+
+FREE_KEYS = {
+    "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
+    "train.val_every", "train.save_every", "train.keep_every", "train.log_every",
+}  # fmt: skip
+"""Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    """Epoch under way, from 0."""
+    batch: int = 0
+    """Batches of this epoch that each rank has used."""
+    step: int = 0
+    """Optimiser steps so far, skipped ones included."""
+    bad_steps: int = 0
+    """Skipped steps in a row."""
+    best: float | None = None
+    """Best J&F of the first validation set so far."""
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Everything that training changes."""
+
+    config: Config
+    ranks: Ranks
+    environment: dict[str, str]
+    flow: dict[str, dict[str, str]]
+    """Training set -> how its flow was made."""
+    model: HMHINet
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None
+    progress: Progress
+
+    @property
+    def scored_model(self) -> HMHINet:
+        """What is validated and released: the moving average where there is one."""
+        return self.model if self.ema is None else cast(HMHINet, self.ema.module)
+
+
+def weights_dict(state: TrainState) -> dict[str, Any]:
+    """What inference needs, for ``best.pt``."""
+    return {
+        "format": FORMAT,
+        "config": config_to_dict(state.config),
+        "environment": state.environment,
+        "flow": state.flow,
+        "model": state.scored_model.state_dict(),
+    }
+
+
+def training_dict(state: TrainState) -> dict[str, Any]:
+    """`weights_dict` and all that a later process needs to continue. Every rank must call it."""
+    return {
+        **weights_dict(state),
+        "training": {
+            "world_size": state.ranks.world_size,
+            "progress": dataclasses.asdict(state.progress),
+            "raw_model": None if state.ema is None else state.model.state_dict(),
+            "ema_updates": 0 if state.ema is None else int(state.ema.n_averaged),
+            "optimizer": state.optimizer.state_dict(),
+            "scaler": state.scaler.state_dict(),
+            "random": distributed.gather(_random_state(state.ranks.device)),
+        },
+    }
+
+
+def restore(state: TrainState, saved: Mapping[str, Any], source: Path, *, force: bool = False) -> None:
+    """Continue where a checkpoint stopped.
+
+    Args:
+        state: A freshly built run; changed in place.
+        saved: Content of the checkpoint, from `load_state`.
+        source: File it came from, for messages.
+        force: Accept another config or number of ranks. The given config then holds, and the run is no exact
+            continuation: the place within the epoch is converted to the new batch size.
+
+    Raises:
+        CheckpointError: The file holds no training state.
+        ConfigError: Config or number of ranks differ, and ``force`` is not set.
+    """
+    if saved.get("format") != FORMAT or "training" not in saved:
+        raise CheckpointError(
+            f"{source} holds weights only and cannot be resumed; use --load-from to start from it"
+        )
+    training = saved["training"]
+    differences = run_differences(state, saved)
+    if differences and not force:
+        raise ConfigError(
+            f"{source} belongs to a different run:\n  "
+            + "\n  ".join(differences)
+            + "\nGive the old values, start another run (train.output=...), or continue inexactly with --force"
+        )
+
+    raw_model = training["raw_model"]
+    load_exactly(state.model, saved["model"] if raw_model is None else raw_model, str(source))
+    if state.ema is not None:
+        load_exactly(state.ema.module, saved["model"], str(source))
+        state.ema.n_averaged.fill_(training["ema_updates"])
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in state.optimizer.param_groups]
+    state.optimizer.load_state_dict(training["optimizer"])
+    for group, setting in zip(state.optimizer.param_groups, settings, strict=True):
+        group.update(setting)  # under force the given config holds, not the saved one
+    state.scaler.load_state_dict(training["scaler"])
+    for name, value in training["progress"].items():
+        setattr(state.progress, name, value)
+    before = saved["config"]["train"]["batch_size"] * training["world_size"]
+    now = state.config.train.batch_size * state.ranks.world_size
+    state.progress.batch = state.progress.batch * before // now
+    if state.ranks.rank < len(training["random"]):
+        _set_random_state(training["random"][state.ranks.rank], state.ranks.device)
+
+
+def run_differences(state: TrainState, saved: Mapping[str, Any]) -> list[str]:
+    """Lines ``key: old in the checkpoint, new now`` of what makes this another run."""
+    old = _flat(
+        config_to_dict(config_from_dict(saved["config"]))
+    )  # fills in keys that are newer than the file
+    new = _flat(config_to_dict(state.config))
+    free = set(FREE_KEYS)
+    if state.config.train.schedule == "constant":
+        free.add("train.epochs")  # a longer run then starts with the same steps
+    lines = [
+        f"{key}: {old[key]} in the checkpoint, {new[key]} now"
+        for key in new
+        if old[key] != new[key] and key not in free and not key.startswith("infer.")
+    ]
+    ranks_then, ranks_now = saved["training"]["world_size"], state.ranks.world_size
+    if ranks_then != ranks_now:
+        lines.append(f"number of processes: {ranks_then} in the checkpoint, {ranks_now} now")
+    return lines
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that ``path`` is at every moment the old file or the complete new one.
+
+    Raises:
+        OSError: It cannot be written; the old file is intact and nothing half-written is left.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OSError(
+            f"cannot write checkpoint {path}: {reason}; is there space on the disk? Older checkpoints are intact"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the renaming itself
+    finally:
+        os.close(folder)
+
+
+def save_last(content: Mapping[str, Any], folder: Path) -> None:
+    """Write ``last.pt`` and keep the former one as ``previous.pt``."""
+    fresh = folder / "fresh.pt"
+    save(content, fresh)
+    last = folder / "last.pt"
+    if last.exists():
+        os.replace(last, folder / "previous.pt")
+    os.replace(fresh, last)
+
+
+def load_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a run that can be read.
+
+    Args:
+        folder: The run's ``ckpt`` folder.
+
+    Returns:
+        Its path and content; None where there is no checkpoint yet.
+
+    Raises:
+        CheckpointError: There are checkpoints, and none can be read.
+    """
+    candidates = resumable(folder)
+    for path in candidates:
+        try:
+            return path, load_state(path)
+        except CheckpointError as error:
+            log.warning("skipping an unreadable checkpoint: %s", error)
+    if candidates:
+        raise CheckpointError(f"none of the checkpoints in {folder} can be read; remove them to start anew")
+    return None
+
+
+def resumable(folder: Path) -> list[Path]:
+    """Complete checkpoints with training state, newest first."""
+    found = [folder / "last.pt", folder / "fresh.pt", folder / "previous.pt", *folder.glob("epoch_*.pt")]
+    return sorted((p for p in found if p.exists()), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,234 @@
+"""A training run and its parts, built from a config."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from hmhi.config import Config, ConfigError, TrainConfig, save_config
+from hmhi.data.dataset import ValVideo
+from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
+from hmhi.data.provenance import flow_records
+from hmhi.flow.provenance import flow_mismatch
+from hmhi.models.build import build_model
+from hmhi.models.weights import load_backbone, load_exactly, load_state, model_from
+from hmhi.runtime import distributed
+from hmhi.runtime.distributed import Ranks
+from hmhi.runtime.interrupt import StopSignal
+from hmhi.training import checkpoint
+from hmhi.training.checkpoint import Progress, TrainState
+from hmhi.training.logs import RunLogger, environment
+from hmhi.training.optim import build_optimizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A `TrainState` and what moves it."""
+
+    state: TrainState
+    parallel: nn.Module
+    """Called for training; joins the ranks' gradients."""
+    loader: TrainLoader
+    val_videos: Mapping[str, Sequence[ValVideo]]
+    folder: Path
+    logger: RunLogger
+    stop: StopSignal
+    bar: tqdm
+    total_steps: int
+    """Optimiser steps of all epochs."""
+
+
+def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path | None, force: bool) -> Run:
+    """Make everything that `fit` needs; nothing but logs has been written when it fails."""
+    cfg = config.train
+    # a) data first: what is missing there shows before anything slow
+    loader, val_videos = build_data(config, ranks.rank, ranks.world_size)
+    if ranks.is_main:
+        warn_of_val_flow(config)
+
+    # b) model, optimiser and the state to continue from
+    saved = find_checkpoint(folder / "ckpt", resume)
+    if saved is None:
+        check_weights(cfg)
+    state = build_state(config, ranks, fresh=saved is None)
+    parallel = distributed.parallel(state.model, ranks)
+    torch.manual_seed(cfg.seed + 1 + ranks.rank)  # dropout differs between ranks
+    if saved is not None:
+        source, content = saved
+        checkpoint.restore(state, content, source, force=force)
+        if ranks.is_main:
+            warn_of_other_flow(state.flow, content, source)
+        state.progress.batch = min(
+            state.progress.batch, len(loader)
+        )  # under force an epoch may be shorter now
+        log.info(
+            "continuing from %s: epoch %d, step %d", source, state.progress.epoch + 1, state.progress.step
+        )
+    places = distributed.gather((state.progress.epoch, state.progress.batch, state.progress.step))
+    if len(set(places)) > 1:
+        raise ConfigError(
+            f"ranks found different checkpoints in {folder}; it must be a folder that all machines share"
+        )
+
+    # c) what the reader of the run folder needs, before step 1
+    if ranks.is_main:
+        save_config(config, folder / "config.yaml")
+        (folder / "environment.json").write_text(
+            json.dumps(state.environment, indent=2) + "\n", encoding="utf-8"
+        )
+    # The last step of an epoch may have fewer than cfg.accumulate batches.
+    steps = math.ceil(len(loader) / cfg.accumulate)
+    bar = tqdm(
+        total=steps * cfg.epochs, initial=state.progress.step, unit="step",
+        disable=not (ranks.is_main and sys.stderr.isatty()),
+    )  # fmt: skip
+    run = Run(
+        state=state, parallel=parallel, loader=loader, val_videos=val_videos, folder=folder, stop=StopSignal(),
+        logger=RunLogger(folder, active=ranks.is_main, step=state.progress.step),
+        bar=bar, total_steps=steps * cfg.epochs,
+    )  # fmt: skip
+    clips = cfg.batch_size * ranks.world_size * cfg.accumulate
+    log.info(
+        "%s on %d x %s: %d steps of %d clips in each of %d epochs, %.1f M parameters, run folder %s",
+        config.model.backbone, ranks.world_size, ranks.device.type, steps, clips, cfg.epochs,
+        sum(p.numel() for p in state.model.parameters()) / 1e6, folder,
+    )  # fmt: skip
+    return run
+
+
+def build_data(
+    config: Config, rank: int = 0, world_size: int = 1
+) -> tuple[TrainLoader, dict[str, list[ValVideo]]]:
+    """This rank's training loader, and the validation videos by data set.
+
+    Raises:
+        ConfigError: A data set's name is unknown, or the clips are too short for the model.
+        FileNotFoundError: A data set is not where ``data.root`` says.
+    """
+    if config.model.memory_stages and config.data.clip_frames < 2:
+        raise ConfigError("data.clip_frames must be at least 2 to train a memory (model.memory_stages)")
+    loader = build_train_loader(config.data, config.train.batch_size, config.train.seed, rank, world_size)
+    val_sets = config.data.val if config.train.val_every else []
+    return loader, {name: build_val_videos(config.data, name) for name in val_sets}
+
+
+def check_inputs(config: Config, resume: str | Path | None = None) -> str:
+    """Find all that a run reads, without starting it; says what it found, or raises what `fit` would."""
+    loader, val_videos = build_data(config)
+    warn_of_val_flow(config)
+    if find_checkpoint(Path(config.train.output) / "ckpt", resume) is None:
+        check_weights(config.train)
+    counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
+    trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
+    return f"{trained}; validation on {counts or 'nothing'}"
+
+
+def warn_of_val_flow(config: Config) -> None:
+    """Log one warning where validation sets have flow of another kind than every training set."""
+    trained = flow_records(config.data, config.data.train, "train")
+    validated = flow_records(config.data, config.data.val if config.train.val_every else [], "val")
+    differing = describe_mismatches(validated, trained)
+    if differing:
+        log.warning("validation reads other flow than training: %s", differing)
+
+
+def warn_of_other_flow(
+    flow: Mapping[str, Mapping[str, str]], saved: Mapping[str, Any], source: str | Path
+) -> None:
+    """Log one warning where training sets have flow of another kind than a checkpoint was trained on."""
+    differing = describe_mismatches(flow, saved.get("flow", {}))
+    if differing:
+        log.warning("training reads other flow than %s was trained on: %s", source, differing)
+
+
+def describe_mismatches(
+    flow: Mapping[str, Mapping[str, str]], trained: Mapping[str, Mapping[str, str]]
+) -> str:
+    """The data sets whose flow differs from all that a network was trained on, and how; empty if none does."""
+    found = ((name, flow_mismatch(trained, record)) for name, record in flow.items())
+    return "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch)
+
+
+def check_weights(config: TrainConfig) -> None:
+    """Raise FileNotFoundError where the weights that a new run starts from are missing."""
+    if config.load_from is not None:
+        if not Path(config.load_from).is_file():
+            raise FileNotFoundError(f"train.load_from: checkpoint {config.load_from} not found")
+    elif config.pretrained is not None and not Path(config.pretrained).is_file():
+        raise FileNotFoundError(
+            f"train.pretrained: {config.pretrained} not found; docs/TRAINING.md says which file belongs there, and "
+            f"train.pretrained=null starts from random weights"
+        )
+
+
+def find_checkpoint(folder: Path, resume: str | Path | None) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that ``--resume`` means, or None to start anew.
+
+    Raises:
+        ConfigError: A new run would overwrite another one.
+        FileNotFoundError: The given file does not exist.
+        CheckpointError: It cannot be read.
+    """
+    if resume == "auto":
+        found = checkpoint.load_latest(folder)
+        if found is None:
+            log.info("no checkpoint in %s yet, starting anew", folder)
+        return found
+    if resume is not None:
+        return Path(resume), load_state(resume)
+    if checkpoint.resumable(folder):
+        raise ConfigError(
+            f"{folder.parent} already holds a run: continue it with --resume auto, choose another folder with "
+            f"train.output=..., or remove it"
+        )
+    return None
+
+
+def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
+    """Model, optimiser and moving average at step 0.
+
+    Args:
+        config: The experiment.
+        ranks: This process's place.
+        fresh: Read ``train.load_from`` or ``train.pretrained``; a resumed run needs neither.
+    """
+    cfg = config.train
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # A warning only: the decoder's bicubic upsampling has no deterministic kernel on CUDA.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    flow = flow_records(config.data, config.data.train, "train")
+    torch.manual_seed(cfg.seed)
+    model = build_model(config.model)
+    if fresh and cfg.load_from is not None:
+        start = load_state(cfg.load_from)
+        load_exactly(model, model_from(start, Path(cfg.load_from))[0].state_dict(), cfg.load_from)
+        log.info("weights from %s", cfg.load_from)
+        if ranks.is_main:
+            warn_of_other_flow(flow, start, cfg.load_from)
+    elif fresh and cfg.pretrained is not None:
+        load_backbone(model.encoder.backbone, cfg.pretrained)
+        log.info("backbone weights from %s", cfg.pretrained)
+    model.to(ranks.device)
+    ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
+    if cfg.compile:
+        model.compile()  # in place: the keys of the state dict stay as they are
+    return TrainState(
+        config=config, ranks=ranks, environment=environment(), flow=flow, model=model, ema=ema,
+        progress=Progress(), optimizer=build_optimizer(model, cfg),
+        scaler=torch.amp.GradScaler(ranks.device.type, enabled=cfg.precision == "fp16"),
+    )  # fmt: skip

@@ -1,0 +1,275 @@
+"""Training: `fit` builds a run and goes through its epochs, `train_one_epoch` and `train_step` are the loop.
+
+    from hmhi import load_config
+    from hmhi.training.train import fit
+    fit(load_config("configs/pretrain_ytvos.yaml"), resume="auto")
+
+Every rank runs the same code; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hmhi.config import Config
+from hmhi.data.transforms import normalize
+from hmhi.runtime import distributed
+from hmhi.runtime.precision import autocast
+from hmhi.training import checkpoint
+from hmhi.training.checkpoint import TrainState
+from hmhi.training.logs import text_log
+from hmhi.training.losses import segmentation_loss
+from hmhi.training.optim import gradient_norm, learning_rate, set_learning_rate
+from hmhi.training.run import Run, build_run
+from hmhi.training.validate import validate
+
+log = logging.getLogger(__name__)
+
+PICTURES = 4  # validation videos drawn at each validation
+VALUES = ("loss", "focal", "bce", "dice", "grad_norm")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, although its input was accepted."""
+
+
+def fit(config: Config, *, resume: str | Path | None = None, force: bool = False) -> int:
+    """Train as the config says.
+
+    Args:
+        config: The experiment.
+        resume: ``auto`` continues from the newest readable checkpoint of the run folder, if there is one; a
+            path continues from that file; None starts a new run.
+        force: Resume although the config or the number of processes changed.
+
+    Returns:
+        0 when the run is complete, else the number of the signal that stopped it; a resumed run then continues
+        exactly as if it had not been stopped.
+
+    Raises:
+        ConfigError: Settings contradict the data or the checkpoint, or the folder already holds a run.
+        FileNotFoundError: Data, weights or checkpoint are missing.
+        TrainingError: Loss or gradient stayed non-finite.
+    """
+    with ExitStack() as stack:
+        ranks = stack.enter_context(distributed.process_group())
+        folder = Path(config.train.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(text_log(folder, ranks))
+        run = build_run(config, ranks, folder, resume=resume, force=force)
+        stack.callback(run.logger.close)
+        stack.enter_context(run.bar)
+        stack.enter_context(run.stop)
+
+        progress, cfg = run.state.progress, config.train
+        while progress.epoch < cfg.epochs:
+            stopped = train_one_epoch(run)
+            done = progress.epoch + 1
+            if stopped or done % cfg.save_every == 0 or done == cfg.epochs:
+                save(run)  # before the validation, which may fail on its data
+            if not stopped and cfg.val_every and (done % cfg.val_every == 0 or done == cfg.epochs):
+                stopped = validate_run(run)
+                if stopped and done % cfg.save_every:
+                    save(run)
+            if stopped:
+                log.info(
+                    "stopped by signal %d after step %d; continue with --resume auto", stopped, progress.step
+                )
+                return stopped
+            progress.epoch, progress.batch = done, 0
+        log.info("training complete: %d steps, results in %s", progress.step, folder)
+        return 0
+
+
+def train_one_epoch(run: Run) -> int:
+    """Train on what is left of the current epoch.
+
+    Returns:
+        0, or the signal that asked to stop; all ranks agree on it.
+    """
+    progress, cfg, ranks = run.state.progress, run.state.config.train, run.state.ranks
+    run.parallel.train()
+    run.loader.set_epoch(progress.epoch, progress.batch)
+    batches = iter(run.loader)
+    window: list[list[float]] = []
+    since = time.perf_counter()
+    while group := list(islice(batches, cfg.accumulate)):
+        values, stopped = train_step(run, group)
+        if values is not None:
+            window.append(values)
+        progress.step += 1
+        progress.batch += len(group)
+        run.bar.update()
+        at_end = progress.batch >= len(run.loader)
+        if window and (progress.step % cfg.log_every == 0 or at_end or stopped):
+            means = [sum(column) / len(window) for column in zip(*window, strict=True)]
+            joined = dict(zip(VALUES, distributed.all_reduce(means, "mean", ranks.device), strict=True))
+            log_step(run, joined, (time.perf_counter() - since) / len(window))
+            window, since = [], time.perf_counter()
+        if stopped:
+            return stopped
+    return 0
+
+
+def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[float] | None, int]:
+    """One optimiser step over a few batches, or none when loss or gradient is not finite on any rank.
+
+    Returns:
+        This rank's `VALUES` (None after a step that was not finite), and 0 or the signal that asked any rank to
+        stop.
+
+    Raises:
+        TrainingError: Too many steps in a row were not finite.
+    """
+    state, cfg, device = run.state, run.state.config.train, run.state.ranks.device
+    # a) learning rate
+    set_learning_rate(state.optimizer, learning_rate(state.progress.step, run.total_steps, cfg))
+
+    # b) forward and backward; the ranks join their gradients in the last pass
+    passes = []
+    for number, batch in enumerate(batches, start=1):
+        images, flows, masks = to_device(batch, device)  # (B, T, 3 or 1, H, W)
+        with nullcontext() if number == len(batches) else no_sync(run.parallel):
+            with autocast(device, cfg.precision):
+                logits = run.parallel(images, flows)  # (B, T, 1, H, W)
+            weights = cfg.loss
+            losses = segmentation_loss(
+                logits, masks, focal=weights.focal, bce=weights.bce, dice=weights.dice, frames=weights.frames
+            )
+            state.scaler.scale(losses["loss"] / len(batches)).backward()
+        passes.append(torch.stack([losses[name].detach() for name in VALUES[:-1]]))
+
+    # c) is everything finite, on every rank?
+    state.scaler.unscale_(state.optimizer)
+    norm = gradient_norm(list(state.model.parameters()), cfg.grad_clip)
+    values = torch.cat([torch.stack(passes).mean(dim=0), norm.reshape(1)]).tolist()
+    finite = math.isfinite(values[0]) and (math.isfinite(values[-1]) or fp16_overflow(state))
+    bad, stopped = distributed.all_reduce([float(not finite), float(run.stop.number)], "max", device)
+
+    # d) optimiser step
+    if bad:
+        note_bad_step(run, batches, values)
+    else:
+        state.progress.bad_steps = 0
+        state.scaler.step(state.optimizer)
+        if state.ema is not None:
+            state.ema.update_parameters(state.model)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return None if bad or not math.isfinite(values[-1]) else values, int(stopped)
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised images and flows, float32 (B, T, 3, H, W), and masks (B, T, 1, H, W) of a uint8 batch."""
+    images, flows, masks = (batch[key].to(device, non_blocking=True) for key in ("image", "flow", "mask"))
+    return normalize(images), normalize(flows), masks
+
+
+def no_sync(parallel: nn.Module) -> AbstractContextManager:
+    """Context in which a backward pass leaves gradients on their rank."""
+    return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
+
+
+def fp16_overflow(state: TrainState) -> bool:
+    """Whether a non-finite gradient may be a loss scale that is still too large, which the scaler corrects."""
+    return state.scaler.is_enabled() and state.scaler.get_scale() > 1
+
+
+def note_bad_step(run: Run, batches: Sequence[Mapping[str, Any]], values: list[float]) -> None:
+    """Count a skipped step and report the clips it may be due to; every rank must call it.
+
+    Raises:
+        TrainingError: It is one too many.
+    """
+    progress, cfg = run.state.progress, run.state.config.train
+    names = [
+        f"{name} {frames}"
+        for batch in batches
+        for name, frames in zip(batch["name"], batch["frames"], strict=True)
+    ]
+    reports = list(enumerate(distributed.gather((values[0], values[-1], ", ".join(names)))))
+    # A bad loss makes the joined gradient bad on every rank; a bad gradient alone has no known origin.
+    guilty = [report for report in reports if not math.isfinite(report[1][0])] or reports
+    found = "; ".join(
+        f"rank {rank}: loss {loss:.4g}, gradient norm {norm:.4g}, clips {clips}"
+        for rank, (loss, norm, clips) in guilty
+    )
+    progress.bad_steps += 1
+    log.warning("step %d skipped on all ranks, not finite: %s", progress.step, found)
+    if progress.bad_steps >= cfg.max_bad_steps:
+        raise TrainingError(
+            f"{progress.bad_steps} steps in a row were not finite, the last: {found}. Weights are those of "
+            f"before. Look at these clips, lower train.lr, set train.grad_clip, or use train.precision=fp32"
+        )
+
+
+def log_step(run: Run, values: Mapping[str, float], seconds: float) -> None:
+    """Report the means since the last report; rank 0 writes."""
+    progress, config = run.state.progress, run.state.config
+    lr = run.state.optimizer.param_groups[0]["lr"]
+    scalars = {f"train/{name}": value for name, value in values.items()}
+    scalars |= {"train/lr": lr, "train/seconds_per_step": seconds}
+    run.logger.scalars(scalars, step=progress.step, epoch=progress.epoch)
+    left = int(seconds * (run.total_steps - progress.step))
+    log.info(
+        "epoch %d/%d step %d/%d loss %.4f lr %.3g %.2f s/step eta %d:%02d:%02d",
+        progress.epoch + 1, config.train.epochs, progress.step, run.total_steps, values["loss"], lr, seconds,
+        left // 3600, left // 60 % 60, left % 60,
+    )  # fmt: skip
+
+
+def validate_run(run: Run) -> int:
+    """Score every validation set, and keep the weights when the first set's J&F is the best so far.
+
+    Returns:
+        0, or the signal that asked to stop.
+    """
+    state, progress = run.state, run.state.progress
+    scores: dict[str, dict[str, float]] = {}
+    for name, videos in run.val_videos.items():
+        result = validate(
+            state.scored_model, videos, ranks=state.ranks, precision=state.config.train.precision,
+            pictures=PICTURES, stopped=lambda: run.stop.number > 0,
+        )  # fmt: skip
+        if result is None:
+            break
+        scores[name] = result.mean
+        tags = {f"val/{name}/{measure}": value for measure, value in result.mean.items()}
+        run.logger.scalars(tags, step=progress.step, epoch=progress.epoch)
+        for video, picture in result.pictures.items():
+            run.logger.picture(f"val/{name}/{video}", picture, step=progress.step)
+        log.info("validation on %s: %s", name, " ".join(f"{k} {v:.4f}" for k, v in result.mean.items()))
+    stopped = int(distributed.all_reduce([float(run.stop.number)], "max", state.ranks.device)[0])
+    if stopped or not scores:
+        return stopped
+    first = next(iter(scores.values()))["JF"]
+    if progress.best is None or first > progress.best:
+        progress.best = first
+        if state.ranks.is_main:
+            checkpoint.save(
+                {**checkpoint.weights_dict(state), "scores": scores}, run.folder / "ckpt" / "best.pt"
+            )
+    return 0
+
+
+def save(run: Run) -> None:
+    """Write ``last.pt``, and a copy for good where ``train.keep_every`` says so; every rank must call it."""
+    content = checkpoint.training_dict(run.state)
+    if not run.state.ranks.is_main:
+        return
+    folder, done = run.folder / "ckpt", run.state.progress.epoch + 1
+    checkpoint.save_last(content, folder)
+    keep_every = run.state.config.train.keep_every
+    if keep_every and done % keep_every == 0 and run.state.progress.batch >= len(run.loader):
+        checkpoint.save(content, folder / f"epoch_{done:04d}.pt")

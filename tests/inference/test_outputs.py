@@ -1,0 +1,179 @@
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hmhi.inference.inputs import find_videos
+from hmhi.inference.outputs import KINDS, OutputSettings, Overlay, ResultWriter
+from hmhi.inference.segmenter import FrameResult
+from hmhi.inference.sources import open_source
+from hmhi.media.pictures import count_frames, read_mask
+
+OWN_KINDS = tuple(kind for kind in KINDS if kind != "attention")  # that one needs a network
+
+
+@pytest.fixture
+def opened(tmp_path):
+    (tmp_path / "clip").mkdir()
+    for t in range(3):
+        Image.new("RGB", (31, 20), (40 * t, 0, 0)).save(tmp_path / "clip" / f"{7 + t:05d}.jpg")
+    (video,) = find_videos(tmp_path / "clip")
+    return video, video.open(start=None, end=None, every=1, fps=24.0)
+
+
+def results(source):
+    for frame in source:
+        prob = np.zeros(frame.image.shape[:2], dtype=np.float32)
+        prob[5:15, 5:15] = 0.9
+        seconds = {"decode": 0.25, "flow": 0.5, "network": 1.0}
+        cut = frame.index == 1
+        yield FrameResult(
+            frame.index, frame.time, frame.image, prob > 0.5, prob, frame.image, seconds, scene_cut=cut
+        )
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_results_take_their_names_together(tmp_path, opened):
+    out = tmp_path / "out"
+    writer = ResultWriter(OutputSettings(out, OWN_KINDS), *opened)
+    with writer:
+        for result in results(opened[1]):
+            writer.write(result)
+            assert not writer.done
+            assert [path.name for path in out.iterdir()] == [".partial"]
+    assert writer.done
+    stems = ["00007", "00008", "00009"]
+    assert files(out) == [
+        "coco/clip.json",
+        *(f"{kind}/clip/{stem}.png" for kind in ("masks", "matte") for stem in stems),
+        "overlay/clip.mp4",
+        *(f"prob/clip/{stem}.png" for stem in stems),
+        "sequences/clip.json",
+        "strip/clip.png",
+    ]
+    mask = Image.open(out / "masks" / "clip" / "00007.png")
+    assert mask.mode == "P"
+    assert set(np.unique(np.array(mask))) == {0, 1}
+    assert read_mask(out / "masks" / "clip" / "00007.png").sum() == 100
+    assert np.array(Image.open(out / "prob" / "clip" / "00007.png")).max() == int(0.9 * 255)
+    matte = np.array(Image.open(out / "matte" / "clip" / "00009.png"))
+    assert matte.shape == (20, 31, 4)
+    assert (matte[10, 10, 3], matte[0, 0, 3]) == (255, 0)
+    assert (matte[0, 0] == 0).all() and matte[10, 10, 0] > 60
+    assert count_frames(out / "overlay" / "clip.mp4") == 3
+    assert Image.open(out / "strip" / "clip.png").height == 240
+    assert json.loads((out / "coco" / "clip.json").read_text())["annotations"][0]["areas"] == [100] * 3
+
+
+def test_the_record_of_a_video(tmp_path, opened):
+    writer = ResultWriter(OutputSettings(tmp_path / "out"), *opened)
+    assert writer.earlier_source() is None
+    with writer:
+        for result in results(opened[1]):
+            writer.write(result)
+    record = json.loads((tmp_path / "out" / "sequences" / "clip.json").read_text())
+    assert record["seconds"].pop("total") >= 0
+    assert record == {
+        "name": "clip", "source": str(tmp_path / "clip"), "fps": 24.0, "size": [20, 31], "frames": 3,
+        "scene_cuts": [1], "seconds": {"decode": 0.75, "flow": 1.5, "network": 3.0},
+    }  # fmt: skip
+    assert writer.earlier_source() == str(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_nothing(tmp_path, opened, error):
+    writer = ResultWriter(OutputSettings(tmp_path / "out", OWN_KINDS), *opened)
+    with pytest.raises(error), writer:
+        writer.write(next(results(opened[1])))
+        raise error("the network is on fire")
+    assert not writer.done
+    assert files(tmp_path / "out") == []
+
+
+def test_leftovers_of_a_killed_run_are_swept(tmp_path, opened):
+    settings = OutputSettings(tmp_path / "out")
+    writer = ResultWriter(settings, *opened)
+    writer.__enter__()
+    writer.write(next(results(opened[1])))  # and the process dies here
+    again = ResultWriter(settings, *opened)
+    assert not again.done
+    with again:
+        for result in list(results(opened[1]))[1:]:
+            again.write(result)
+    assert files(tmp_path / "out") == ["masks/clip/00008.png", "masks/clip/00009.png", "sequences/clip.json"]
+
+
+def test_a_further_kind_of_result_is_not_there_yet(tmp_path, opened):
+    with ResultWriter(OutputSettings(tmp_path / "out"), *opened) as writer:
+        for result in results(opened[1]):
+            writer.write(result)
+    further = ResultWriter(OutputSettings(tmp_path / "out", ("masks", "coco")), *opened)
+    assert writer.done and not further.done
+    further.remove()
+    assert not writer.done and files(tmp_path / "out") == []
+
+
+def overlay(tmp_path, times, fps, every=1):
+    """An overlay of flat frames whose grey counts 0, 10, 20, ...; the greys that it shows."""
+    frames = [np.full((32, 48, 3), 10 * t, dtype=np.uint8) for t in range(len(times))]
+    source = replace(open_source(frames), fps=fps, every=every)
+    output = Overlay(tmp_path / "overlay", source, None)
+    blank = np.zeros((32, 48), dtype=np.float32)
+    for index, (frame, moment) in enumerate(zip(frames, times, strict=True)):
+        output.add(FrameResult(index, moment, frame, blank > 0, blank, frame, {}, False), "")
+    output.close(complete=True)
+    capture = cv2.VideoCapture(str((tmp_path / "overlay").rename(tmp_path / "overlay.mp4")))
+    rate, shown = capture.get(cv2.CAP_PROP_FPS), []
+    while capture.grab():
+        shown.append(round(float(capture.retrieve()[1].mean()) / 10))
+    return rate, shown
+
+
+def test_an_overlay_plays_as_fast_as_its_source(tmp_path):
+    assert overlay(tmp_path, [0.0, 0.1, 0.2, 0.3], 10.0) == (10.0, [0, 1, 2, 3])
+
+
+def test_an_overlay_of_every_second_frame_takes_as_long(tmp_path):
+    rate, shown = overlay(tmp_path, [5.0, 5.2, 5.4], 10.0, every=2)
+    assert (rate, shown) == (5.0, [0, 1, 2])
+
+
+def test_an_overlay_without_times(tmp_path):
+    assert overlay(tmp_path, [None] * 3, None) == (24.0, [0, 1, 2])
+
+
+def test_an_overlay_follows_a_varying_rate(tmp_path):
+    # two pictures a time step first, then one in two steps
+    rate, shown = overlay(tmp_path, [0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8], 10.0)
+    assert rate == 10.0
+    assert len(shown) in (8, 9, 10)
+    assert sorted(shown) == shown and shown[-1] == 7
+    assert len(set(shown)) < 8  # some were left out, others repeated
+    assert max(map(shown.count, shown)) >= 2
+
+
+def test_time_stamps_that_jump_do_not_fill_the_disk(tmp_path):
+    _, shown = overlay(tmp_path, [0.0, 0.1, 95443.0, 95443.1], 10.0)
+    assert shown == [0, 1, 2, 3]
+
+
+def test_a_strip_of_a_long_video(tmp_path):
+    frames = [np.full((24, 32, 3), t // 4, dtype=np.uint8) for t in range(1000)]
+    (tmp_path / "clip").mkdir()
+    Image.new("RGB", (32, 24)).save(tmp_path / "clip" / "0.png")
+    (video,) = find_videos(tmp_path / "clip")
+    blank = np.zeros((24, 32), dtype=np.float32)
+    with ResultWriter(OutputSettings(tmp_path / "out", ("strip",)), video, open_source(frames)) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(FrameResult(index, None, frame, blank > 0, blank, frame, {}, False))
+    strip = np.array(Image.open(tmp_path / "out" / "strip" / "clip.png"))
+    assert strip.shape == (240, 5 * 320, 3)
+    shown = strip[120, 160::320, 0].astype(int)
+    assert shown[0] == 0 and shown[-1] > 200
+    assert (np.diff(shown) > 40).all() and (np.diff(shown) < 85).all()

@@ -1,0 +1,121 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmhi.media import video_out
+from hmhi.media.pictures import count_frames
+from hmhi.media.video_out import VideoWriter, add_sound
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None, reason="ffmpeg is not installed"
+)
+
+
+def write(path, count=6, fps=12.0, size=(33, 47)):
+    writer = VideoWriter(path, fps, size)
+    for t in range(count):
+        writer.write(np.full((*size, 3), 40 * t % 256, dtype=np.uint8))
+    writer.close()
+    writer.close()  # does no harm
+    return path
+
+
+def make_video_with_sound(path: Path, seconds: float, *options: str) -> Path:
+    subprocess.run(
+        [
+            "ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=12", "-f", "lavfi",
+            "-i", "sine=frequency=440", "-t", str(seconds), "-pix_fmt", "yuv420p", *options, str(path),
+        ],
+        check=True,
+    )  # fmt: skip
+    return path
+
+
+def probe(path):
+    done = subprocess.run(
+        ["ffprobe", "-loglevel", "error", "-show_streams", "-of", "json", str(path)],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return {stream["codec_type"]: stream for stream in json.loads(done.stdout)["streams"]}
+
+
+def loudness(path, start, seconds):
+    """Root mean square of a stretch of the sound."""
+    done = subprocess.run(
+        ["ffmpeg", "-loglevel", "error", "-i", str(path), "-vn", "-ac", "1", "-ar", "8000", "-f", "s16le", "-"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    samples = np.frombuffer(done.stdout, dtype=np.int16)[int(start * 8000) : int((start + seconds) * 8000)]
+    return float(np.sqrt(np.mean(samples.astype(float) ** 2)))
+
+
+def without_ffmpeg(monkeypatch):
+    monkeypatch.setattr(video_out, "ffmpeg", lambda: None)
+    monkeypatch.setattr(video_out, "_has_h264", lambda: False)
+
+
+@needs_ffmpeg
+def test_what_browsers_play(tmp_path):
+    (video,) = probe(write(tmp_path / "a.mp4")).values()
+    assert (video["codec_name"], video["pix_fmt"], video["avg_frame_rate"]) == ("h264", "yuv420p", "12/1")
+    assert (video["width"], video["height"], video["nb_frames"]) == (48, 34, "6")
+
+
+def test_without_ffmpeg(tmp_path, monkeypatch):
+    without_ffmpeg(monkeypatch)
+    assert count_frames(write(tmp_path / "a.mp4")) == 6
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_sound_is_kept_from_where_the_video_begins(tmp_path, suffix):
+    # silent for a second, then a tone
+    source = make_video_with_sound(
+        tmp_path / f"a source: 'so'.{suffix}", 2, "-af", "volume=enable='lt(t,1)':volume=0"
+    )
+    early, late = (write(tmp_path / f"{name}.mp4") for name in ("early", "late"))
+    add_sound(early, source, 0.0, 0.5)
+    add_sound(late, source, 1.25, 0.5)
+    for path in (early, late):
+        streams = probe(path)
+        assert streams["audio"]["codec_name"] == "aac"
+        assert float(streams["audio"]["duration"]) == pytest.approx(0.5, abs=0.1)
+        assert streams["video"]["nb_frames"] == "6"
+    assert loudness(early, 0.1, 0.3) < 50 < 1000 < loudness(late, 0.1, 0.3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, "early.mp4", "late.mp4"]
+
+
+@needs_ffmpeg
+def test_sound_that_ends_early_does_not_cut_the_video(tmp_path):
+    path = write(tmp_path / "a.mp4", count=24)
+    add_sound(path, make_video_with_sound(tmp_path / "short.mp4", 0.5), 0.0, 2.0)
+    streams = probe(path)
+    assert streams["video"]["nb_frames"] == "24"
+    assert float(streams["audio"]["duration"]) < 0.7
+
+
+@needs_ffmpeg
+def test_a_source_without_sound(tmp_path):
+    path = write(tmp_path / "a.mp4")
+    add_sound(path, write(tmp_path / "silent.mp4"), 0.0, 0.5)
+    assert list(probe(path)) == ["video"]
+
+
+@needs_ffmpeg
+def test_sound_that_cannot_be_read_costs_no_video(tmp_path, caplog):
+    path = write(tmp_path / "a.mp4")
+    (tmp_path / "junk.mp4").write_bytes(b"junk")
+    add_sound(path, tmp_path / "junk.mp4", 0.0, 0.5)
+    assert "sound cannot be kept" in caplog.text
+    assert count_frames(path) == 6
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@needs_ffmpeg
+def test_a_video_that_cannot_be_written(tmp_path):
+    with pytest.raises(OSError, match=r"nowhere/a\.mp4"):
+        write(tmp_path / "nowhere" / "a.mp4", count=100, size=(480, 640))

@@ -1,0 +1,87 @@
+"""The run folder's records: rank 0 only, and without the steps that a killed run wrote too many."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hmhi.runtime.distributed import Ranks
+from hmhi.training.logs import RunLogger, environment, text_log
+
+CPU = torch.device("cpu")
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def board(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / "tb")).Reload()
+
+
+def test_scalars_and_pictures_are_recorded_by_step(tmp_path: Path):
+    logger = RunLogger(tmp_path, active=True)
+    logger.scalars({"train/loss": 2.0, "train/lr": 0.1}, step=20, epoch=1)
+    logger.picture("val/davis16/bear", torch.zeros(3, 4, 16, dtype=torch.uint8), step=20)
+    logger.close()
+    assert records(tmp_path) == [{"step": 20, "epoch": 1, "train/loss": 2.0, "train/lr": 0.1}]
+    found = board(tmp_path)
+    assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(20, 2.0)]
+    assert found.Tags()["images"] == ["val/davis16/bear"]
+
+
+def test_resume_removes_what_lies_ahead(tmp_path: Path):
+    killed = RunLogger(tmp_path, active=True)
+    for step in (10, 20, 30):
+        killed.scalars({"train/loss": float(step)}, step=step, epoch=0)
+    killed.scalars({"val/davis16/J": 0.5}, step=20, epoch=0)
+    killed.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "tra')  # killed while writing
+
+    resumed = RunLogger(tmp_path, active=True, step=20)
+    resumed.scalars({"train/loss": 31.0}, step=30, epoch=1)
+    resumed.close()
+    assert [(r["step"], r.get("train/loss")) for r in records(tmp_path)] == [
+        (10, 10.0),
+        (20, 20.0),
+        (30, 31.0),
+    ]
+    assert [(e.step, e.value) for e in board(tmp_path).Scalars("train/loss")] == [
+        (10, 10),
+        (20, 20),
+        (30, 31),
+    ]
+
+
+def test_other_ranks_write_nothing(tmp_path: Path):
+    logger = RunLogger(tmp_path, active=False)
+    logger.scalars({"train/loss": 2.0}, step=1, epoch=0)
+    logger.picture("x", torch.zeros(3, 4, 4, dtype=torch.uint8), step=1)
+    logger.close()
+    with text_log(tmp_path, Ranks(1, 2, CPU)):
+        logging.getLogger("hmhi.training").warning("careful")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_log_goes_to_stderr_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    logger = logging.getLogger("hmhi.training.train")
+    with pytest.raises(ValueError, match="broken"), text_log(tmp_path, Ranks(0, 1, CPU)):
+        logger.info("epoch 1")
+        logger.debug("detail")
+        raise ValueError("broken")
+    logger.error("after the run")
+    errors = capsys.readouterr().err
+    assert "epoch 1" in errors and "detail" not in errors and "Traceback" not in errors
+    written = (tmp_path / "train.log").read_text()
+    assert "epoch 1" in written and "detail" in written and "Traceback" in written and "after" not in written
+
+
+def test_environment_names_versions_and_revision():
+    found = environment()
+    assert found["torch"] == torch.__version__
+    assert found["git"]
+    assert all(isinstance(value, str) for value in found.values())

@@ -1,0 +1,277 @@
+"""The loop: what it writes, what it refuses, and that stopping it changes nothing."""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import assert_same_run, fingerprint, records, signal_at_step, spoil, tiny_config
+
+import hmhi.training.train as engine
+from hmhi.config import ConfigError, load_config
+from hmhi.flow.make import FlowSettings, write_manifest
+from hmhi.flow.provenance import MANIFEST
+from hmhi.models.weights import load_model, load_state
+from hmhi.runtime.distributed import Ranks
+from hmhi.synthetic import write_dataset
+from hmhi.training.run import build_run
+from hmhi.training.train import TrainingError, fit, train_step
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever else runs on the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_run_folder_tells_the_whole_story(tmp_path: Path):
+    config = tiny_config(tmp_path / "a run", "train.val_every=1", "train.keep_every=1")
+    assert fit(config) == 0
+    folder = tmp_path / "a run"
+    assert load_config(folder / "config.yaml") == config
+    assert json.loads((folder / "environment.json").read_text())["torch"] == torch.__version__
+    assert {p.name for p in (folder / "ckpt").iterdir()} == {
+        "last.pt", "previous.pt", "best.pt", "epoch_0001.pt", "epoch_0002.pt",
+    }  # fmt: skip
+    training = [r for r in records(folder) if "train/loss" in r]
+    assert [r["step"] for r in training] == list(range(1, 9))
+    assert [r["epoch"] for r in training] == [0] * 4 + [1] * 4
+    assert all(r["train/lr"] == 1e-3 for r in training)
+    validation = [r for r in records(folder) if "val/synthetic/JF" in r]
+    assert [r["step"] for r in validation] == [4, 8]
+    last, best = load_state(folder / "ckpt" / "last.pt"), load_state(folder / "ckpt" / "best.pt")
+    assert best["scores"]["synthetic"]["JF"] == max(r["val/synthetic/JF"] for r in validation)
+    assert "training" not in best
+    assert last["training"]["progress"]["step"] == 8
+    assert "training complete" in (folder / "train.log").read_text()
+    model = load_model(folder / "ckpt" / "best.pt")
+    assert torch.equal(
+        model.state_dict()["decoder.predictor.weight"], best["model"]["decoder.predictor.weight"]
+    )
+
+
+def stored_set(root: Path, method: str, direction: str) -> None:
+    """A sample set of which validation has DIS flow, and training another."""
+    for split, made in (("train", (method, direction)), ("val", ("dis", "forward"))):
+        write_dataset(root, "Sample", split, 2, 3, (64, 64), seed=5 if split == "val" else 8)
+        flows = root / "Sample" / "Flows" / split
+        (flows / MANIFEST).unlink()  # it says what is true
+        write_manifest(flows, FlowSettings(made[0], None, None, made[1], "repeat", "none", "png"))
+
+
+def test_flow_is_written_down_and_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    stored_set(tmp_path, "raft", "backward")
+    data = ["data.train=[sample]", "data.val=[sample]", f"data.root={tmp_path}", "train.epochs=1"]
+    assert fit(tiny_config(tmp_path / "one", *data, "train.val_every=1")) == 0
+    for file in ("last.pt", "best.pt"):
+        flow = torch.load(tmp_path / "one" / "ckpt" / file, weights_only=True)["flow"]
+        assert flow == {
+            "sample": {
+                "method": "raft", "direction": "backward", "last": "repeat", "compensation": "none",
+                "normalisation": "by the largest magnitude of each frame",
+            }
+        }  # fmt: skip
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert warning == (
+        "validation reads other flow than training: "
+        "sample has dis, forward instead of raft, backward (sample)"
+    )
+
+    caplog.clear()
+    start = f"train.load_from={tmp_path / 'one' / 'ckpt' / 'best.pt'}"
+    assert fit(tiny_config(tmp_path / "two", *data, start, "data.flow=dis")) == 0
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert warning.startswith("training reads other flow than ")
+    assert warning.endswith("sample has dis, forward instead of raft, backward (sample)")
+
+    caplog.clear()
+    (tmp_path / "Sample" / "Flows" / "train" / "manifest.json").unlink()
+    assert fit(tiny_config(tmp_path / "one", *data, "train.val_every=1"), resume="auto") == 0
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_training_learns_a_batch_by_heart(tmp_path: Path):
+    config = tiny_config(tmp_path, "model.dropout=0", "model.drop_path=0", "train.lr=2e-3")
+    run = build_run(config, ALONE, tmp_path, resume=None, force=False)
+    batch = next(iter(run.loader))
+    losses = [train_step(run, [batch])[0] for _ in range(25)]
+    assert losses[0] is not None and losses[-1] is not None
+    assert losses[-1][0] < 0.5 * losses[0][0]
+
+
+def stop_and_resume(folder: Path, stop_at: int, *overrides: str) -> None:
+    """A whole run that gets SIGTERM within one of its steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        signal_at_step(patched, stop_at)
+        assert fit(tiny_config(folder, *overrides)) == signal.SIGTERM
+    assert load_state(folder / "ckpt" / "last.pt")["training"]["progress"]["step"] == stop_at
+    assert fit(tiny_config(folder, *overrides), resume="auto") == 0
+
+
+@pytest.fixture(scope="module")
+def straight_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain tiny run, never stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    torch.set_num_threads(1)
+    assert fit(tiny_config(folder)) == 0
+    return folder
+
+
+@pytest.mark.parametrize("stop_at", [2, 4], ids=["middle", "edge"])
+def test_stopped_and_resumed_run_equals_the_straight_one(tmp_path: Path, straight_run: Path, stop_at: int):
+    stop_and_resume(tmp_path, stop_at)
+    assert_same_run(tmp_path, straight_run)
+
+
+def test_loader_processes_change_nothing(tmp_path: Path, straight_run: Path):
+    stop_and_resume(tmp_path, 3, "data.workers=2")
+    config = load_state(straight_run / "ckpt" / "last.pt")["config"]
+    assert config["data"]["workers"] == 0
+    assert_same_run(tmp_path, straight_run)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train.accumulate=3", "data.synthetic.videos=10"),  # epochs of 3 + 2 batches
+        ("train.ema=0.9", "train.schedule=cosine", "train.warmup_steps=2"),
+    ],
+    ids=["accumulate", "ema"],
+)
+def test_resume_is_exact_with(tmp_path: Path, overrides: tuple[str, ...]):
+    assert fit(tiny_config(tmp_path / "straight", *overrides)) == 0
+    stop_and_resume(tmp_path / "stopped", 3, *overrides)
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_another_seed_is_another_run(tmp_path: Path, straight_run: Path):
+    """The fingerprints above can differ."""
+    assert fit(tiny_config(tmp_path, "train.seed=1")) == 0
+    assert fingerprint(tmp_path / "ckpt" / "last.pt") != fingerprint(straight_run / "ckpt" / "last.pt")
+
+
+def test_ctrl_c_is_told_apart_and_handlers_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal_at_step(monkeypatch, 1, signal.SIGINT)
+    assert fit(tiny_config(tmp_path)) == signal.SIGINT
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_signal_during_validation_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    validate = engine.validate
+    options = ("train.val_every=1", "train.save_every=5")
+    assert fit(tiny_config(tmp_path / "straight", *options)) == 0
+    with monkeypatch.context() as patched:
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return validate(*args, **kwargs)
+
+        patched.setattr(engine, "validate", interrupted)
+        assert fit(tiny_config(tmp_path / "stopped", *options)) == signal.SIGTERM
+    assert not (tmp_path / "stopped" / "ckpt" / "best.pt").exists()
+    assert fit(tiny_config(tmp_path / "stopped", *options), resume="auto") == 0
+    for name in ("straight", "stopped"):
+        assert [r["step"] for r in records(tmp_path / name) if "val/synthetic/J" in r] == [4, 8]
+    assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_failing_validation_does_not_cost_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("bear/00003.jpg cannot be read")
+
+    monkeypatch.setattr(engine, "validate", failing)
+    with pytest.raises(ValueError, match="bear"):
+        fit(tiny_config(tmp_path, "train.val_every=1"))
+    assert load_state(tmp_path / "ckpt" / "last.pt")["training"]["progress"]["step"] == 4
+
+
+def test_existing_run_is_not_overwritten(tmp_path: Path):
+    config = tiny_config(tmp_path, "train.epochs=1")
+    assert fit(config) == 0
+    before = fingerprint(tmp_path / "ckpt" / "last.pt")
+    with pytest.raises(ConfigError, match=r"already holds a run.*--resume auto"):
+        fit(config)
+    assert fingerprint(tmp_path / "ckpt" / "last.pt") == before
+
+
+def test_resume_auto_starts_anew_where_nothing_is(tmp_path: Path):
+    assert fit(tiny_config(tmp_path, "train.epochs=1"), resume="auto") == 0
+
+
+def test_resume_with_another_config_needs_force(tmp_path: Path):
+    assert fit(tiny_config(tmp_path, "train.epochs=1")) == 0
+    changed = tiny_config(tmp_path, "train.epochs=2", "train.batch_size=4")
+    with pytest.raises(ConfigError, match=r"train\.batch_size: 2 in the checkpoint, 4 now"):
+        fit(changed, resume="auto")
+    assert fit(changed, resume="auto", force=True) == 0
+    assert load_state(tmp_path / "ckpt" / "last.pt")["training"]["progress"]["step"] == 6  # 4, then 8 / 4
+
+
+def test_missing_checkpoint_to_resume(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+        fit(tiny_config(tmp_path), resume=tmp_path / "absent.pt")
+
+
+def test_load_from_starts_with_the_weights_of_another_run(tmp_path: Path):
+    assert fit(tiny_config(tmp_path / "first", "train.epochs=1", "train.val_every=1")) == 0
+    best = tmp_path / "first" / "ckpt" / "best.pt"
+    config = tiny_config(tmp_path / "second", f"train.load_from={best}")
+    run = build_run(config, ALONE, tmp_path, resume=None, force=False)
+    weights = load_state(best)["model"]
+    assert all(torch.equal(value, weights[key]) for key, value in run.state.model.state_dict().items())
+    assert run.state.progress.step == 0
+
+
+def test_bad_step_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any):
+    spoil(monkeypatch, {2})
+    with caplog.at_level(logging.WARNING):
+        assert fit(tiny_config(tmp_path, "train.epochs=1")) == 0
+    assert "step 1 skipped on all ranks" in caplog.text
+    assert "synthetic/" in caplog.text and "['00000', '00001']" in caplog.text
+    saved = load_state(tmp_path / "ckpt" / "last.pt")
+    assert saved["training"]["progress"] == {"epoch": 0, "batch": 4, "step": 4, "bad_steps": 0, "best": None}
+    assert all(slot["step"] == 3 for slot in saved["training"]["optimizer"]["state"].values())
+    assert all(value.isfinite().all() for value in saved["model"].values())
+    assert [r["step"] for r in records(tmp_path)] == [1, 3, 4]  # and no Infinity in the records
+
+
+def test_training_stops_after_bad_steps_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spoil(monkeypatch, {1, 3, 4})
+    with pytest.raises(TrainingError, match="2 steps in a row"):
+        fit(tiny_config(tmp_path, "train.max_bad_steps=2"))
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
+    still = ("model.dropout=0", "model.drop_path=0", "train.epochs=1", "data.synthetic.videos=4")
+    assert fit(tiny_config(tmp_path / "large", *still, "train.batch_size=4")) == 0
+    assert fit(tiny_config(tmp_path / "parts", *still, "train.batch_size=2", "train.accumulate=2")) == 0
+    large, parts = (load_state(tmp_path / run / "ckpt" / "last.pt") for run in ("large", "parts"))
+    assert parts["training"]["progress"]["step"] == large["training"]["progress"]["step"] == 1
+    averages = [run["training"]["optimizer"]["state"] for run in (large, parts)]
+    for number, slot in averages[0].items():  # Adam's first step: exp_avg is a tenth of the gradient
+        torch.testing.assert_close(slot["exp_avg"], averages[1][number]["exp_avg"], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(tmp_path: Path, precision: str):
+    """With fp16 the first steps may find a loss scale that fits; they are neither recorded nor bad."""
+    options = ("train.epochs=1", "data.synthetic.videos=16", "train.grad_clip=1")
+    assert fit(tiny_config(tmp_path, *options, f"train.precision={precision}")) == 0
+    losses = [r["train/loss"] for r in records(tmp_path)]
+    assert len(losses) >= 1 and all(0 < loss < 50 for loss in losses)
+
+
+def test_memory_needs_clips(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"data\.clip_frames must be at least 2"):
+        fit(tiny_config(tmp_path, "data.clip_frames=1"))
