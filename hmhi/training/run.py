@@ -17,13 +17,20 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from hmhi.config import Config, ConfigError, TrainConfig, save_config
+from hmhi.config import Config, ConfigError, save_config
 from hmhi.data.dataset import ValVideo
 from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
 from hmhi.data.provenance import flow_records
 from hmhi.flow.provenance import flow_mismatch
 from hmhi.models.build import build_model
-from hmhi.models.weights import load_backbone, load_exactly, load_state, model_from
+from hmhi.models.imagenet import find_package
+from hmhi.models.weights import (
+    load_backbone,
+    load_backbone_from_package,
+    load_exactly,
+    load_state,
+    model_from,
+)
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.runtime.interrupt import StopSignal
@@ -33,6 +40,8 @@ from hmhi.training.logs import RunLogger, environment
 from hmhi.training.optim import build_optimizer
 
 log = logging.getLogger(__name__)
+
+PACKAGE = "package"  # value of train.pretrained
 
 
 @dataclass(kw_only=True)
@@ -63,7 +72,7 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     # b) model, optimiser and the state to continue from
     saved = find_checkpoint(folder / "ckpt", resume)
     if saved is None:
-        check_weights(cfg)
+        check_weights(config)
     state = build_state(config, ranks, fresh=saved is None)
     parallel = distributed.parallel(state.model, ranks)
     torch.manual_seed(cfg.seed + 1 + ranks.rank)  # dropout differs between ranks
@@ -131,7 +140,7 @@ def check_inputs(config: Config, resume: str | Path | None = None) -> str:
     loader, val_videos = build_data(config)
     warn_of_val_flow(config)
     if find_checkpoint(Path(config.train.output) / "ckpt", resume) is None:
-        check_weights(config.train)
+        check_weights(config)
     counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
     trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
     return f"{trained}; validation on {counts or 'nothing'}"
@@ -163,14 +172,17 @@ def describe_mismatches(
     return "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch)
 
 
-def check_weights(config: TrainConfig) -> None:
-    """Raise FileNotFoundError where the weights that a new run starts from are missing."""
-    if config.load_from is not None:
-        if not Path(config.load_from).is_file():
-            raise FileNotFoundError(f"train.load_from: checkpoint {config.load_from} not found")
-    elif config.pretrained is not None and not Path(config.pretrained).is_file():
+def check_weights(config: Config) -> None:
+    """Raise FileNotFoundError or CheckpointError where the weights that a new run starts from are missing."""
+    cfg = config.train
+    if cfg.load_from is not None:
+        if not Path(cfg.load_from).is_file():
+            raise FileNotFoundError(f"train.load_from: checkpoint {cfg.load_from} not found")
+    elif cfg.pretrained == PACKAGE:
+        find_package(config.model.backbone)
+    elif cfg.pretrained is not None and not Path(cfg.pretrained).is_file():
         raise FileNotFoundError(
-            f"train.pretrained: {config.pretrained} not found; docs/TRAINING.md says which file belongs there, and "
+            f"train.pretrained: {cfg.pretrained} not found; docs/TRAINING.md says which file belongs there, and "
             f"train.pretrained=null starts from random weights"
         )
 
@@ -221,7 +233,10 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         if ranks.is_main:
             warn_of_other_flow(flow, start, cfg.load_from)
     elif fresh and cfg.pretrained is not None:
-        load_backbone(model.encoder.backbone, cfg.pretrained)
+        if cfg.pretrained == PACKAGE:
+            load_backbone_from_package(model.encoder.backbone, config.model.backbone)
+        else:
+            load_backbone(model.encoder.backbone, cfg.pretrained)
         log.info("backbone weights from %s", cfg.pretrained)
     model.to(ranks.device)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hmhi.config import Config
@@ -99,7 +100,7 @@ def train_one_epoch(run: Run) -> int:
         0, or the signal that asked to stop; all ranks agree on it.
     """
     progress, cfg, ranks = run.state.progress, run.state.config.train, run.state.ranks
-    run.parallel.train()
+    set_train_mode(run)
     run.loader.set_epoch(progress.epoch, progress.batch)
     batches = iter(run.loader)
     window: list[list[float]] = []
@@ -120,6 +121,15 @@ def train_one_epoch(run: Run) -> int:
         if stopped:
             return stopped
     return 0
+
+
+def set_train_mode(run: Run) -> None:
+    """Training mode for the network, but for BatchNorm layers whose statistics are frozen."""
+    run.parallel.train()
+    if run.state.config.train.freeze_batchnorm:
+        for module in run.state.model.encoder.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
 
 def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[float] | None, int]:
@@ -217,7 +227,8 @@ def note_bad_step(run: Run, batches: Sequence[Mapping[str, Any]], values: list[f
 def log_step(run: Run, values: Mapping[str, float], seconds: float) -> None:
     """Report the means since the last report; rank 0 writes."""
     progress, config = run.state.progress, run.state.config
-    lr = run.state.optimizer.param_groups[0]["lr"]
+    group = run.state.optimizer.param_groups[0]
+    lr = group["lr"] / group["lr_factor"]
     scalars = {f"train/{name}": value for name, value in values.items()}
     scalars |= {"train/lr": lr, "train/seconds_per_step": seconds}
     run.logger.scalars(scalars, step=progress.step, epoch=progress.epoch)

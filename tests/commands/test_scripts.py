@@ -91,15 +91,16 @@ def test_small_tools_name_what_is_wrong(repository, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_weights_in_the_box_are_rebuilt_by_one_command(repository, tmp_path):
+@pytest.mark.parametrize(("edition", "last"), [("1", "runs/embedded_finish"), ("2", "runs/embedded2_finish")])
+def test_weights_in_the_box_are_rebuilt_by_one_command(repository, tmp_path, edition, last):
     """All stages in miniature, in a clone."""
     clone, output = tmp_path / "clone", tmp_path / "weights.safetensors"
     run("git", "clone", "-q", repository, clone)
     small = ["data.synthetic.videos=4", "data.synthetic.val_videos=1", "data.synthetic.size=[64,96]"]
     small += ["data.image_size=[64,64]", "train.epochs=1", "data.workers=0"]
-    run("bash", clone / "scripts" / "embedded.sh", output, *small, PYTHONPATH=str(clone))
+    run("bash", clone / "scripts" / "embedded.sh", output, *small, PYTHONPATH=str(clone), EDITION=edition)
     contents = load_state(output)
-    assert contents["config"]["train"]["output"] == "runs/embedded_finish"
+    assert contents["config"]["train"]["output"] == last
     assert str(clone) not in json.dumps([contents["config"], contents["environment"]])
 
 

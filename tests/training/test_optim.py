@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from hmhi.config import TrainConfig
-from hmhi.training.optim import build_optimizer, gradient_norm, learning_rate, parameter_groups
+from hmhi.training.optim import (
+    build_optimizer,
+    gradient_norm,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
 
 
 class Net(nn.Module):
@@ -33,6 +39,16 @@ def test_norms_biases_and_position_tables_can_be_spared():
     assert spared["weight_decay"] == 0
     expected = [net.relative_position_bias_table, net.linear.bias, net.norm.weight, net.norm.bias]
     assert {id(p) for p in spared["params"]} == {id(p) for p in expected}
+
+
+def test_the_encoder_can_learn_more_slowly():
+    net = nn.Sequential()
+    net.encoder, net.decoder = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = build_optimizer(net, TrainConfig(lr_encoder=0.1, decay_norms=False))
+    set_learning_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in net.parameters()] == [0.05, 0.05, 0.5, 0.5]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4, 0, 5e-4, 0]
 
 
 def test_optimizers_follow_the_config():

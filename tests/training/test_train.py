@@ -145,13 +145,25 @@ def test_loader_processes_change_nothing(tmp_path: Path, straight_run: Path):
     [
         ("train.accumulate=3", "data.synthetic.videos=10"),  # epochs of 3 + 2 batches
         ("train.ema=0.9", "train.schedule=cosine", "train.warmup_steps=2"),
+        ("model.backbone=lite0", "train.lr_encoder=0.1", "train.freeze_batchnorm=true", "train.ema=0.9"),
     ],
-    ids=["accumulate", "ema"],
+    ids=["accumulate", "ema", "batchnorm"],
 )
 def test_resume_is_exact_with(tmp_path: Path, overrides: tuple[str, ...]):
     assert fit(tiny_config(tmp_path / "straight", *overrides)) == 0
     stop_and_resume(tmp_path / "stopped", 3, *overrides)
     assert_same_run(tmp_path / "stopped", tmp_path / "straight")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batchnorm_statistics_stay_when_frozen(tmp_path: Path, frozen: bool):
+    """Also after a validation, which leaves the whole network in training mode."""
+    lite = ("model.backbone=lite0", "train.val_every=1", f"train.freeze_batchnorm={frozen}")
+    assert fit(tiny_config(tmp_path, *lite)) == 0
+    norm = "encoder.backbone.net.bn1."
+    weights = load_state(tmp_path / "ckpt" / "last.pt")["model"]
+    assert (weights[f"{norm}running_mean"] == 0).all() == frozen
+    assert (weights[f"{norm}weight"] != 1).all()  # the scale learns
 
 
 def test_another_seed_is_another_run(tmp_path: Path, straight_run: Path):
