@@ -26,7 +26,8 @@ from hmhi.data.transforms import Augmentation, draw_photometric, resize_mask, re
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import build_estimator
 from hmhi.flow.files import read_flow_rgb
-from hmhi.media.pictures import read_mask, read_rgb
+from hmhi.media.masks import read_mask
+from hmhi.media.pictures import read_rgb
 from hmhi.synthetic import render_clip
 
 

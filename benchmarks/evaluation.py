@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from benchmarks import reference_metrics
 from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.files import pair_trees, read_levels, read_sequence_list
+from hmhi.evaluation.files import pair_trees, read_sequence_list
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol
 from hmhi.evaluation.region import Mask, jaccard
 from hmhi.evaluation.runner import available_processors, evaluate
 from hmhi.evaluation.saliency import score_map
+from hmhi.media.masks import read_levels
 
 Pair = tuple[NDArray[np.uint8], Mask]
 Rules = MaskProtocol | MapProtocol

@@ -9,3 +9,7 @@ class UserError(ValueError):
     Commands show it as one line and exit with 2. Its text names the file, sequence, frame or key, and what to do.
     Any other exception is a bug of ours and keeps its traceback.
     """
+
+
+class BadFileError(UserError):
+    """A file exists but cannot be read as what it should be."""

@@ -13,7 +13,8 @@ from PIL import Image
 from hmhi.command import report_errors
 from hmhi.flow.files import read_flow_rgb
 from hmhi.inference.inputs import find_videos
-from hmhi.media.pictures import read_mask, read_rgb
+from hmhi.media.masks import read_mask
+from hmhi.media.pictures import read_rgb
 from hmhi.viz.overlay import draw_overlay, draw_strip
 
 

@@ -16,7 +16,8 @@ from hmhi.flow.compensate import METHODS as COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 from hmhi.media.atomic import file_sha256
-from hmhi.media.pictures import find_frames, read_rgb
+from hmhi.media.packs import find_frames
+from hmhi.media.pictures import read_rgb
 
 
 @report_errors

@@ -15,15 +15,12 @@ from hmhi.config import DataConfig
 from hmhi.data.catalog import DATASETS, SYNTHETIC, get_spec
 from hmhi.data.index import DatasetError, DatasetNotFoundError, Frame, Video, find_layout, scan_layout
 from hmhi.data.splits import PUBLISHED
+from hmhi.errors import BadFileError
 from hmhi.flow.files import read_flow_rgb, read_flow_size
 from hmhi.flow.provenance import UNKNOWN, read_record
-from hmhi.media.pictures import (
-    SHAPE_TOLERANCE,
-    BadFileError,
-    read_bytes,
-    read_mask_values,
-    read_rgb,
-)
+from hmhi.media.masks import read_mask_values
+from hmhi.media.packs import read_bytes
+from hmhi.media.pictures import SHAPE_TOLERANCE, read_rgb
 
 YTOBJ_SIZES = ("480x360", "854x480")
 """Sizes of YouTube-Objects on which papers report scores."""

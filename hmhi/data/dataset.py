@@ -28,11 +28,13 @@ from hmhi.data.transforms import (
     to_chw,
     to_input,
 )
+from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.files import read_flow_rgb
-from hmhi.media.pictures import SHAPE_TOLERANCE, BadFileError, read_mask, read_rgb
+from hmhi.media.masks import read_mask
+from hmhi.media.pictures import SHAPE_TOLERANCE, read_rgb
 from hmhi.synthetic import render_clip
 
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmhi.data.catalog import DatasetSpec, get_spec
-from hmhi.errors import UserError
-from hmhi.media.pictures import (
+from hmhi.errors import BadFileError, UserError
+from hmhi.media.order import in_order
+from hmhi.media.packs import (
     FLOW_SUFFIXES,
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
-    BadFileError,
     find_sequence,
     list_files,
     list_sequences,
@@ -236,11 +236,11 @@ def _match_frames(
     masks = _by_stem(layout.masks, name, MASK_SUFFIXES, problems)
     if not images:
         return (), [*problems, f"no images in {layout.images / name}"]
-    stems = sorted(images)
+    stems = in_order(images)
     absent = [stem for video, stem in layout.listed if video == name and stem not in images]
-    problems += [f"listed image {stem} is not in {layout.images / name}" for stem in sorted(absent)]
-    problems += [f"mask {stem} has no image" for stem in sorted(masks.keys() - images.keys())]
-    problems += [f"flow map {stem} has no image" for stem in sorted(flows.keys() - images.keys())]
+    problems += [f"listed image {stem} is not in {layout.images / name}" for stem in in_order(absent)]
+    problems += [f"mask {stem} has no image" for stem in in_order(masks.keys() - images.keys())]
+    problems += [f"flow map {stem} has no image" for stem in in_order(flows.keys() - images.keys())]
     if len(stems) > 1 and stems[-1] not in flows and stems[-2] in flows:
         flows[stems[-1]] = flows[stems[-2]]
     if need_flow:
@@ -264,13 +264,14 @@ def _scan_images(layout: Layout, spec: DatasetSpec, need_mask: bool) -> tuple[li
     problems: list[str] = []
     images = _unique_stems(layout.images, IMAGE_SUFFIXES, problems)
     masks = _unique_stems(layout.masks, MASK_SUFFIXES, problems) if layout.masks.is_dir() else {}
-    problems += [f"mask {stem} has no image" for stem in sorted(masks.keys() - images.keys())]
+    problems += [f"mask {stem} has no image" for stem in in_order(masks.keys() - images.keys())]
     if need_mask:
-        problems += [f"image {stem} has no mask" for stem in sorted(images.keys() - masks.keys())]
+        problems += [f"image {stem} has no mask" for stem in in_order(images.keys() - masks.keys())]
     if not images:
         problems = [f"no images in {layout.images}"]
     videos = [
-        Video(spec.name, stem, (Frame(stem, images[stem], None, masks.get(stem)),)) for stem in sorted(images)
+        Video(spec.name, stem, (Frame(stem, images[stem], None, masks.get(stem)),))
+        for stem in in_order(images)
     ]
     return videos, problems
 

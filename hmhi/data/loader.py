@@ -25,7 +25,7 @@ from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, ValVideo, VideoDataset
 from hmhi.data.index import scan
-from hmhi.media.pictures import BadFileError
+from hmhi.errors import BadFileError
 
 logger = logging.getLogger(__name__)
 

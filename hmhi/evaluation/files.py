@@ -1,4 +1,4 @@
-"""Trees of masks on disk: listing them, pairing predictions with annotations, reading one image.
+"""Trees of masks on disk: listing them, pairing predictions with annotations.
 
 A tree is one folder for each sequence, which holds one image for each frame: ``<root>/<sequence>/<stem>.png``.
 Pairs are made by name, never by sort order.
@@ -6,19 +6,15 @@ Pairs are made by name, never by sort order.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from hmhi.errors import UserError
 from hmhi.evaluation.protocol import Protocol
+from hmhi.media.order import in_order
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm"}
 Tree = dict[str, dict[str, Path]]  # sequence -> stem -> file
@@ -103,7 +99,7 @@ def pair_trees(
 
     for name in wanted:
         stems = annotated.get(name, {})
-        order = sorted(stems, key=natural_key)
+        order = in_order(stems)
         counted = order[1:-1] if protocol.drop_ends else order
         pairs.left_out["first and last of their sequence"] += len(order) - len(counted)
         if order and not counted:
@@ -111,7 +107,7 @@ def pair_trees(
                 f"{name}: {len(order)} annotated frames leave none to score under {protocol.name}"
             )
         found = predicted.get(name, {})
-        surplus = sorted(set(found) - set(stems), key=natural_key)
+        surplus = in_order(set(found) - set(stems))
         if surplus and not protocol.sparse and extra == "error" and stems:
             problems.append(f"{name}: predictions without annotation: {', '.join(surplus)}")
             hints += [HINT_SPARSE, HINT_EXTRA]
@@ -193,44 +189,6 @@ def read_sequence_list(path: Path) -> list[str]:
     if not names:
         raise ValueError(f"{path} names no sequence; write one name on each line")
     return list(dict.fromkeys(names))
-
-
-def read_levels(path: Path) -> tuple[NDArray[np.uint8], bool]:
-    """Read one image as (H, W) uint8, and say whether its values are object ids (True) or grey levels.
-
-    Palette images hold ids, except those whose palette is the grey ramp. Colour images pass only where their
-    channels agree.
-
-    Raises:
-        ValueError: The file cannot be read, or is no 8-bit map or mask; the message gives the reason only.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, palette = image.mode, image.getpalette()
-            pixels = np.array(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"unreadable image ({error})") from None
-    if mode == "P":
-        ramp = [level for level in range(256) for _ in range(3)]
-        used = 3 * (int(pixels.max()) + 1)
-        is_ramp = palette is not None and len(palette) >= used and palette[:used] == ramp[:used]
-        return pixels, not is_ramp
-    if mode == "1":
-        return pixels.astype(np.uint8) * np.uint8(255), False
-    if mode == "L":
-        return pixels, False
-    if mode in ("RGB", "RGBA", "LA"):
-        colours = pixels[..., : 3 if mode != "LA" else 1]
-        if (colours == colours[..., :1]).all():
-            return np.ascontiguousarray(colours[..., 0]), False
-        raise ValueError("a colour image where a mask is due; save masks as palette or 8-bit grey PNG")
-    raise ValueError(f"an image of mode {mode} where an 8-bit mask or map is due; convert it to 8 bits")
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts frame 10 after frame 9, padded or not."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
 
 
 def printable(text: str) -> str:

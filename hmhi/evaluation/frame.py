@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hmhi.errors import BadFileError
 from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.files import Frame, read_levels
+from hmhi.evaluation.files import Frame
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
 from hmhi.evaluation.region import jaccard
 from hmhi.evaluation.saliency import Saliency, score_map
+from hmhi.media.masks import read_levels
 
 Resize = Literal["none", "nearest", "bilinear"]
 Levels = NDArray[np.uint8]
@@ -103,8 +105,8 @@ def score_map_files(frame: Frame, protocol: MapProtocol, resize: Resize) -> MapS
 def _read(path: Path, what: str) -> tuple[Levels, bool]:
     try:
         return read_levels(path)
-    except ValueError as error:
-        raise ValueError(f"{what} {path}: {error}") from None
+    except (BadFileError, OSError) as error:
+        raise ValueError(f"{what} {error}") from None
 
 
 def _present(levels: Levels) -> NDArray[np.intp]:

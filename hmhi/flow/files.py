@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb, read_flo
-from hmhi.media.pictures import BadFileError, read_rgb, read_size
+from hmhi.media.pictures import read_rgb, read_size
 
 
 def read_flow_rgb(path: Path) -> np.ndarray:

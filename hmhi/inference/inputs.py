@@ -10,16 +10,10 @@ from pathlib import Path
 
 from hmhi.data.catalog import DATASETS
 from hmhi.data.index import find_layout
+from hmhi.errors import BadFileError
 from hmhi.flow.estimate import METHODS
 from hmhi.inference.sources import CAMERA, Source, open_source
-from hmhi.media.pictures import (
-    FLOW_SUFFIXES,
-    IMAGE_SUFFIXES,
-    PACK_SUFFIXES,
-    BadFileError,
-    find_sequence,
-    list_files,
-)
+from hmhi.media.packs import FLOW_SUFFIXES, IMAGE_SUFFIXES, PACK_SUFFIXES, find_sequence, list_files
 
 TRUTH_FOLDERS = {"JPEGImages": "Annotations", "Images": "Annotations", "frame": "mask"}
 STORED = "stored"

@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from hmhi.media.pictures import IMAGE_SUFFIXES, VideoFile, list_files, read_rgb, to_rgb
+from hmhi.media.packs import IMAGE_SUFFIXES, list_files
+from hmhi.media.pictures import read_rgb, to_rgb
+from hmhi.media.video_in import VideoFile
 
 CAMERA = "camera:"
 

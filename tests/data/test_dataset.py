@@ -12,10 +12,11 @@ from hmhi.data import dataset
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, VideoDataset
 from hmhi.data.index import scan
 from hmhi.data.transforms import to_input
+from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import compensate_picture, join_directions
 from hmhi.flow.estimate import build_estimator
-from hmhi.media.pictures import BadFileError, read_rgb
+from hmhi.media.pictures import read_rgb
 
 PLAIN = AugmentConfig(flip=0.0, photometric=False)
 

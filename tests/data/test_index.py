@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import picture, save, write_davis_list, write_video
+from trees import half_mask, picture, save, write_davis_list, write_video
 
 from hmhi.config import ConfigError
 from hmhi.data.catalog import DATASETS, get_spec
@@ -28,6 +28,18 @@ def test_three_layouts_give_the_same_index(tmp_path, folder, layout):
     for frame in videos[1].frames:
         assert frame.image.is_file() and frame.mask.is_file() and frame.flow.is_file()
         assert frame.image.stem == frame.mask.stem == frame.stem
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    base = tmp_path / "DAVIS-16"
+    for t in range(1, 13):
+        save(base / f"Images/train/bear/bear_{t}.jpg", picture(t))
+        save(base / f"Annotations/train/bear/bear_{t}.png", half_mask())
+        if t < 12:
+            save(base / f"Flows/train/bear/bear_{t}.png", picture(100 + t))
+    (video,) = scan_davis(tmp_path)
+    assert [frame.stem for frame in video.frames] == [f"bear_{t}" for t in range(1, 13)]
+    assert video.frames[-1].flow.stem == "bear_11"
 
 
 def test_davis16_list_names_each_frame(tmp_path):

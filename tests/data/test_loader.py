@@ -14,7 +14,7 @@ from hmhi.config import DataConfig, SyntheticConfig
 from hmhi.data.dataset import ClipKey
 from hmhi.data.index import DatasetNotFoundError
 from hmhi.data.loader import ClipBatches, JoinedClips, TrainLoader, build_train_loader, build_val_videos
-from hmhi.media.pictures import BadFileError
+from hmhi.errors import BadFileError
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from hmhi.data.prepare.recipe import SourceError
 from hmhi.data.prepare.recipes import RECIPES
 from hmhi.data.prepare.write import prepare
 from hmhi.data.splits import DAVIS16_TRAIN, DAVIS16_VAL, FBMS_TEST, FBMS_TRAIN, PUBLISHED
-from hmhi.media.pictures import read_mask, read_rgb
+from hmhi.media.masks import read_mask
+from hmhi.media.pictures import read_rgb
 
 SIZE = (12, 16)
 HALF = half_mask(SIZE, 1)

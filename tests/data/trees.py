@@ -1,5 +1,6 @@
 """Miniature data sets on disk."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,12 @@ LAYOUTS = {
 
 def picture(seed, size=(40, 64)):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def encode(kind, array):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind)
+    return stream.getvalue()
 
 
 def half_mask(size=(40, 64), value=255):

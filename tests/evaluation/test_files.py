@@ -1,15 +1,11 @@
-import numpy as np
 import pytest
 from mask_trees import disc, make_trees, save
-from PIL import Image
 
 from hmhi.evaluation.files import (
     EvaluationError,
     list_tree,
-    natural_key,
     pair_trees,
     printable,
-    read_levels,
     read_sequence_list,
 )
 from hmhi.evaluation.protocol import MASK_PROTOCOLS
@@ -90,23 +86,3 @@ def test_a_named_sequence_without_annotations_is_an_error(tmp_path):
     trees = make_trees(tmp_path, {"a": 1})
     with pytest.raises(EvaluationError, match="annotations have no sequence 'b'"):
         pair_trees(*trees, ALL, sequences=["a", "b"])
-
-
-def test_grey_ramp_palettes_hold_levels_and_others_hold_ids(tmp_path):
-    values = np.arange(200, dtype=np.uint8).reshape(10, 20)
-    ramp = Image.frombytes("P", (20, 10), values.tobytes())
-    ramp.putpalette([level for level in range(256) for _ in range(3)])
-    ramp.save(tmp_path / "ramp.png")
-    levels, is_index = read_levels(tmp_path / "ramp.png")
-    assert not is_index
-    assert (levels == values).all()
-    ids = Image.frombytes("P", (20, 10), (values % 3).tobytes())
-    ids.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    ids.save(tmp_path / "ids.png")
-    levels, is_index = read_levels(tmp_path / "ids.png")
-    assert is_index
-    assert (levels == values % 3).all()
-
-
-def test_natural_order():
-    assert sorted(["10", "9", "a2", "a10", "009b"], key=natural_key) == ["9", "009b", "10", "a2", "a10"]

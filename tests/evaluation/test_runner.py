@@ -168,7 +168,7 @@ def test_every_bad_image_is_reported_at_once(tmp_path):
     assert len(failure.value.problems) == 6
     message = str(failure.value)
     for stem, reason in (
-        ("00000", "unreadable"), ("00001", "unreadable"), ("00002", "unreadable"), ("00003", "I;16"),
+        ("00000", "file is empty"), ("00001", "damaged"), ("00002", "not an image"), ("00003", "I;16"),
         ("00004", "colour image"), ("00005", "annotation"),
     ):  # fmt: skip
         assert any(f"a/{stem}" in line and reason in line for line in message.splitlines()), (stem, message)

@@ -10,8 +10,8 @@ from mask_cases import EDGE_NAMES, edge_masks
 from PIL import Image
 
 from benchmarks import reference_metrics
-from hmhi.evaluation.files import read_levels
 from hmhi.evaluation.saliency import Saliency, f_curve, score_map
+from hmhi.media.masks import read_levels
 
 
 def maps() -> dict[str, np.ndarray]:

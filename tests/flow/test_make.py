@@ -6,7 +6,8 @@ from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, read_flo
 from hmhi.flow.make import FlowSettings, FlowTask, make_flow, plan, shard, write_manifest
-from hmhi.media.pictures import find_frames, read_rgb
+from hmhi.media.packs import find_frames
+from hmhi.media.pictures import read_rgb
 
 
 def settings(**changes) -> FlowSettings:

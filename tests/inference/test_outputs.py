@@ -10,7 +10,8 @@ from hmhi.inference.inputs import find_videos
 from hmhi.inference.outputs import KINDS, OutputSettings, Overlay, ResultWriter
 from hmhi.inference.segmenter import FrameResult
 from hmhi.inference.sources import open_source
-from hmhi.media.pictures import count_frames, read_mask
+from hmhi.media.masks import read_mask
+from hmhi.media.video_in import count_frames
 
 OWN_KINDS = tuple(kind for kind in KINDS if kind != "attention")  # that one needs a network
 

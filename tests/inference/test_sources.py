@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hmhi.errors import BadFileError
 from hmhi.inference.sources import open_source, parse_position
-from hmhi.media.pictures import BadFileError
 
 SIZE = (40, 64)
 

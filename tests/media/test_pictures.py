@@ -1,9 +1,5 @@
-import io
-import shutil
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,27 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from trees import picture, save
+from trees import encode, picture, save
 
+from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb, write_flo
 from hmhi.flow.files import read_flow_rgb
-from hmhi.media import pictures
-from hmhi.media.pictures import (
-    BadFileError,
-    count_frames,
-    find_frames,
-    list_files,
-    read_mask,
-    read_rgb,
-    read_size,
-)
-
-
-def encode(kind, array):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind)
-    return stream.getvalue()
-
+from hmhi.media.masks import read_mask
+from hmhi.media.pictures import read_rgb, read_size
 
 JPEG, PNG = encode("JPEG", picture(1)), encode("PNG", picture(1))
 
@@ -103,29 +85,6 @@ def test_decompression_bomb_is_refused_before_decoding(tmp_path):
     assert grown < 20e6
 
 
-def test_truth_rules(tmp_path):
-    ids = np.zeros((4, 6), np.uint8)
-    ids[1], ids[2] = 1, 2
-    expected = (ids > 0).astype(np.uint8)
-    cases = {
-        "palette": (ids, True),
-        "ids": (ids, False),
-        "white": (expected * 255, False),
-        "grey": (np.array([0, 38, 75], np.uint8)[ids], False),  # a palette mask after convert("L")
-        "colour": (np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)[ids], False),
-        "bits": (expected.astype(bool), False),
-        "deep": (ids.astype(np.uint16) * 300, False),
-    }
-    for name, (array, palette) in cases.items():
-        save(tmp_path / f"{name}.png", array, palette)
-        mask = read_mask(tmp_path / f"{name}.png")
-        assert mask.dtype == np.uint8
-        np.testing.assert_array_equal(mask, expected, err_msg=name)
-    transparent = np.dstack([np.zeros((4, 6, 3), np.uint8), np.full((4, 6), 255, np.uint8)])
-    save(tmp_path / "alpha.png", transparent)
-    assert read_mask(tmp_path / "alpha.png").sum() == 0
-
-
 def test_image_modes(tmp_path):
     rgb = picture(3)
     save(tmp_path / "rgba.png", np.dstack([rgb, rgb[..., 0]]))
@@ -139,12 +98,6 @@ def test_image_modes(tmp_path):
     Image.fromarray(rgb[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(BadFileError, match="8 or 16 bits"):
         read_rgb(tmp_path / "float.tif")
-
-
-def test_files_are_in_the_order_of_their_numbers(tmp_path):
-    for name in ("10.png", "9.png", "a2.png", "a10.png", "1.png"):
-        save(tmp_path / name, picture(0))
-    assert [path.stem for path in list_files(tmp_path, {".png"})] == ["1", "9", "10", "a2", "a10"]
 
 
 def test_exif_rotation_is_not_applied(tmp_path):
@@ -162,85 +115,6 @@ def test_flo_files_are_drawn(tmp_path):
     (tmp_path / "b.flo").write_bytes((tmp_path / "a.flo").read_bytes()[:100])
     with pytest.raises(BadFileError, match=r"b\.flo"):
         read_flow_rgb(tmp_path / "b.flo")
-
-
-def test_zip_pack_equals_its_folder(tmp_path):
-    for t in range(3):
-        save(tmp_path / "bear" / f"{t:05d}.png", picture(t))
-    shutil.make_archive(str(tmp_path / "pack"), "zip", tmp_path / "bear")
-    packed = list_files(tmp_path / "pack.zip", pictures.IMAGE_SUFFIXES)
-    assert [p.name for p in packed] == ["00000.png", "00001.png", "00002.png"]
-    for t, path in enumerate(packed):
-        np.testing.assert_array_equal(read_rgb(path), picture(t))
-    with pytest.raises(FileNotFoundError):
-        read_rgb(tmp_path / "pack.zip" / "00009.png")
-
-
-def test_a_zip_file_names_nothing_outside_itself(tmp_path):
-    outside = tmp_path / "outside.png"
-    outside.write_bytes(b"not to be read")
-    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as archive:
-        archive.writestr(str(outside), b"")
-    with pytest.raises(BadFileError, match=r"pack\.zip: names in it begin with /"):
-        list_files(tmp_path / "pack.zip", pictures.IMAGE_SUFFIXES)
-
-
-def test_damaged_zip_member(tmp_path):
-    path = tmp_path / "pack.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("00000.png", PNG)
-    content = bytearray(path.read_bytes())
-    content[100] ^= 255
-    path.write_bytes(bytes(content))
-    with pytest.raises(BadFileError, match=r"00000\.png: cannot be read from the zip file"):
-        read_rgb(path / "00000.png")
-
-
-@pytest.fixture
-def video(tmp_path) -> Path:
-    path = tmp_path / "bear.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 40))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV build writes no MJPG video")
-    for t in range(8):
-        writer.write(np.full((40, 64, 3), (200, 20, 25 * t), np.uint8))  # BGR
-    writer.release()
-    return path
-
-
-def test_frames_of_folders_and_packs(tmp_path, video):
-    for name in ("deep/a", "b", ".work/c"):
-        for t in range(2):
-            save(tmp_path / name / f"{t:05d}.jpg", picture(t))
-    shutil.make_archive(str(tmp_path / "deep" / "d"), "zip", tmp_path / "b")
-    (tmp_path / "b.zip").write_bytes((tmp_path / "deep" / "d.zip").read_bytes())
-    (tmp_path / "manifest.json").write_text("{}")
-    found = find_frames(tmp_path)
-    assert [(str(name), len(frames)) for name, frames in found.items()] == [
-        ("b", 2), ("bear", 8), ("deep/a", 2), ("deep/d", 2),
-    ]  # fmt: skip
-    assert found[Path("b")][0] == tmp_path / "b" / "00000.jpg"  # the folder, not the pack
-    assert len(find_frames(video)[Path()]) == 8
-    assert find_frames(tmp_path / "nowhere") == {}
-
-
-def test_video_pack_reads_exact_frames_in_any_order(video):
-    assert count_frames(video) == 8
-    frames = list_files(video, pictures.IMAGE_SUFFIXES)
-    assert [f.stem for f in frames] == [f"{t:05d}" for t in range(8)]
-    for t in (0, 1, 1, 5, 2, 7, 7, 0):
-        rgb = read_rgb(frames[t])
-        assert rgb.shape == (40, 64, 3)
-        assert abs(float(rgb[..., 0].mean()) - 25 * t) < 5 and rgb[..., 2].mean() > 150
-    assert read_size(frames[0]) == (40, 64)
-
-
-def test_video_faults(tmp_path, video):
-    (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(BadFileError, match="not a video"):
-        count_frames(tmp_path / "text.mp4")
-    with pytest.raises(BadFileError, match="frame 99 cannot be read; 8 frames can"):
-        read_rgb(video / "00099.frame")
 
 
 def test_real_truth_and_flow(shared_data):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hmhi.media import video_out
-from hmhi.media.pictures import count_frames
+from hmhi.media.video_in import count_frames
 from hmhi.media.video_out import VideoWriter, add_sound
 
 needs_ffmpeg = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from hmhi.data.prepare.recipe import (
     find_folders,
     pair_by_stem,
 )
-from hmhi.media.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
+from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 _SPLITS = {
     "train": "train",

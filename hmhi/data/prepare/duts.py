@@ -14,7 +14,7 @@ from hmhi.data.prepare.recipe import (
     files_by_stem,
     find_folders,
 )
-from hmhi.media.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
+from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
 def find(folders: Sequence[Path]) -> list[SourceVideo]:

@@ -22,7 +22,7 @@ from hmhi.data.prepare.recipe import (
     find_folders,
 )
 from hmhi.data.splits import FBMS_TEST, FBMS_TRAIN
-from hmhi.media.pictures import read_mask_values
+from hmhi.media.masks import read_mask_values
 
 _WHITE = 250
 """Smallest channel value from which a colour counts as white."""

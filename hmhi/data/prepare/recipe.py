@@ -10,7 +10,7 @@ import numpy as np
 
 from hmhi.data.index import check_name
 from hmhi.errors import UserError
-from hmhi.media.pictures import read_mask, read_mask_values
+from hmhi.media.masks import read_mask, read_mask_values
 
 
 class SourceError(UserError):

@@ -15,7 +15,7 @@ from hmhi.data.prepare.recipe import (
     pair_by_stem,
     subfolders,
 )
-from hmhi.media.pictures import IMAGE_SUFFIXES
+from hmhi.media.packs import IMAGE_SUFFIXES
 
 _TRUTH = (".png", ".bmp", ".jpg")
 

@@ -20,7 +20,10 @@ from tqdm import tqdm
 from hmhi.data.catalog import get_spec
 from hmhi.data.prepare.archive import is_archive, unpack
 from hmhi.data.prepare.recipe import Recipe, SourceError, SourceFrame, SourceVideo
-from hmhi.media.pictures import IMAGE_SUFFIXES, read_rgb, read_size
+from hmhi.media.atomic import write_json
+from hmhi.media.masks import write_labels
+from hmhi.media.packs import IMAGE_SUFFIXES
+from hmhi.media.pictures import read_rgb, read_size
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +31,6 @@ MANIFEST = "manifest.json"
 
 # Suffixes that occur in the published archives; the rest (PDFs, MATLAB files, ...) is not unpacked.
 _WANTED = IMAGE_SUFFIXES | {".ppm", ".pgm", ".txt"}
-
-_PALETTE = [0, 0, 0, 128, 0, 0]
 
 
 def prepare(
@@ -72,7 +73,7 @@ def prepare(
         else:
             _write_video(recipe, video, base, mode, work)
     manifest = _describe(recipe, sources, videos, base)
-    _write_json(base / MANIFEST, manifest)
+    write_json(base / MANIFEST, manifest, indent=1)
     shutil.rmtree(work)
     return manifest
 
@@ -172,9 +173,7 @@ def _write_frame(
                 f"{frame.mask}: mask is {mask.shape[1]}x{mask.shape[0]} but {frame.image} is {size[1]}x{size[0]}"
             )
         mask = np.array(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
-    picture = Image.fromarray(mask)
-    picture.putpalette(_PALETTE)
-    picture.save(masks / f"{frame.stem}.png")
+    write_labels(masks / f"{frame.stem}.png", mask)
 
 
 def _copy(source: Path, target: Path, *, hard_link: bool) -> None:
@@ -240,9 +239,3 @@ def _describe_video(recipe: Recipe, video: SourceVideo, base: Path) -> dict[str,
             size += len(content)
     masks = sum(frame.mask is not None for frame in video.frames)
     return {"frames": len(video.frames), "masks": masks, "bytes": size, "sha256": digest.hexdigest()}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -1,0 +1,175 @@
+"""Read video files frame by frame, from the first on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from hmhi.errors import BadFileError
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+_FLUSHED = 64
+"""Frames that a decoder may still hold back where its input breaks off: reordering and its threads' delay."""
+_ATTEMPTS = 8
+"""Failures in a row after which no further frame is expected of a damaged video."""
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a video file, counted one by one because containers often state a wrong number.
+
+    Raises:
+        BadFileError: Not a readable video, or damaged in the middle.
+    """
+    with VideoFile(path) as video:
+        while video.advance():
+            pass
+        return video.passed
+
+
+def read_frame(path: Path, index: int) -> np.ndarray:
+    """Frame number `index` of a video file, (H, W, 3) uint8 RGB; quick where frames are read in order.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a readable video, or it ends before the frame.
+    """
+    return _cached_video(path, os.getpid()).read(index)
+
+
+class VideoFile:
+    """A video file, read from its first frame on; frames come turned as its metadata say.
+
+    Seeking in compressed video is not exact, so it only ever goes forward. A damaged frame is an error where
+    the decoder reports it; many decoders paint over small damage, which nobody can see from outside. Where the
+    size changes in the middle, OpenCV 5 goes on at the first size; older ones give frames of the new size.
+
+    Args:
+        path: Anything that OpenCV's FFmpeg reads.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a video, also from the methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such video file")
+        self.path = path
+        self.passed = 0
+        """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise BadFileError(f"{path}: not a video that OpenCV can read")
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._capture.release()
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second, on average where the rate varies; None if the file does not say."""
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        return fps if 0 < fps < 1000 else None
+
+    @property
+    def stated_frames(self) -> int | None:
+        """Frames by the container's word, which may be wrong; None without it."""
+        stated = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        return stated if stated > 0 else None
+
+    @property
+    def time(self) -> float | None:
+        """Time of the present frame in seconds: its stamp in the container, so that it holds for any frame rate.
+
+        A bare stream has no stamps; there the frame rate tells, if that is known.
+        """
+        stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        if stamp > 0 or self.passed <= 1:
+            return max(stamp, 0.0)
+        return None if self.fps is None else (self.passed - 1) / self.fps
+
+    def advance(self) -> bool:
+        """Go to the next frame; False at the end, with a warning if the file seems cut off.
+
+        Raises:
+            BadFileError: The frame cannot be decoded although later ones can.
+        """
+        if self._capture.grab():
+            self.passed += 1
+            return True
+        later = self._frames_behind_damage()
+        missing = (self.stated_frames or 0) - self.passed
+        # A file that breaks off gives back what its decoder held, and then stays far behind its promise.
+        if later and missing - later <= later:
+            raise BadFileError(
+                f"{self.path}: frame {self.passed} cannot be decoded, though later ones can; the file is damaged"
+            )
+        if missing > max(2, self.passed // 20):
+            log.warning(
+                "%s ends after %d of the %d frames that it states; it may be cut off",
+                self.path, self.passed, self.passed + missing,
+            )  # fmt: skip
+        return False
+
+    def picture(self) -> np.ndarray:
+        """The present frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            BadFileError: It cannot be decoded.
+        """
+        good, bgr = self._capture.retrieve()
+        if not good:
+            raise BadFileError(f"{self.path}: frame {self.passed - 1} cannot be decoded")
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def _frames_behind_damage(self) -> int:
+        found = failures = 0
+        while failures < _ATTEMPTS and found <= _FLUSHED:
+            if self._capture.grab():
+                found, failures = found + 1, 0
+            else:
+                failures += 1
+        return found
+
+
+class _VideoReader:
+    """Reads the frames of a video file by number; going back starts it anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._video = VideoFile(path)
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def read(self, index: int) -> np.ndarray:
+        if self._last is None or self._last[0] != index:
+            if index < self._video.passed:
+                self._video.close()
+                self._video = VideoFile(self._video.path)
+            while self._video.passed <= index:
+                if not self._video.advance():
+                    raise BadFileError(
+                        f"{self._video.path}: frame {index} cannot be read; {self._video.passed} frames can"
+                    )
+            self._last = index, self._video.picture()
+        return self._last[1].copy()
+
+
+@lru_cache(maxsize=4)
+def _cached_video(path: Path, pid: int) -> _VideoReader:
+    return _VideoReader(path)
