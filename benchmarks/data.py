@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 import torch
 
+from hmhi.commands.errors import report_errors
 from hmhi.config import DataConfig, SyntheticConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips
@@ -52,7 +53,7 @@ class Loading:
     """Share of the time that a model of the given step time waits for data."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its table to stdout."""
     options = _parser().parse_args(arguments)
     config = DataConfig(
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(1)
     stages = time_stages(config, options.clips)
     loads = [time_loader(config, options, workers) for workers in options.workers]
-    sys.stdout.write(format_table(config, stages, loads, options) + "\n")
+    print(format_table(config, stages, loads, options))
     if options.json is not None:
         machine = {"python": platform.python_version(), "pillow": PIL.__version__, "opencv": cv2.__version__}
         values = {
@@ -207,7 +208,7 @@ def _enough_repeats(config: DataConfig, options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py data", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/benchmark.py data", description=__doc__)
     parser.add_argument("--dataset", default=SYNTHETIC, help="data set to read (default: synthetic)")
     parser.add_argument("--root", type=Path, default=Path("data"), help="data folder (default: data)")
     parser.add_argument("--flow", choices=("stored", "dis"), default="stored", help="flow of real sets")
@@ -222,3 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main)())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import reference_metrics
+from hmhi.commands.errors import report_errors
 from hmhi.evaluation.boundary import f_measure
 from hmhi.evaluation.files import pair_trees, read_sequence_list
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol
@@ -57,14 +58,14 @@ class WholeTree:
     seconds: float
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its table to stdout."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if len({options.gt is None, options.pred is None, options.maps is None}) > 1:
         parser.error("--gt, --pred and --maps go together")
     comparisons, trees = run(options)
-    sys.stdout.write(format_table(comparisons, trees) + "\n")
+    print(format_table(comparisons, trees))
     if options.json is not None:
         rows = [asdict(row) | {"speedup": row.speedup} for row in comparisons]
         machine = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
@@ -196,7 +197,7 @@ def _time_tree(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py eval", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/benchmark.py eval", description=__doc__)
     parser.add_argument("--gt", type=Path, metavar="DIR", help="annotations (default: drawn pairs)")
     parser.add_argument("--pred", type=Path, metavar="DIR", help="binary masks for J and F; needs --gt")
     parser.add_argument(
@@ -209,3 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main)())

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dense import DenseHMHINet
+from hmhi.commands.errors import report_errors
 from hmhi.config import ModelConfig, Precision
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import build_estimator
@@ -86,7 +87,7 @@ class Result:
     """Median time of each module for one frame of the batch; eager arms without look-ahead only."""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its table to stdout."""
     options = _parser().parse_args(arguments)
     device = torch.device(options.device)
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
         "work": count_work(options),
         "flow_ms": time_flow(options) if options.flow else None,
     }
-    sys.stdout.write(format_table(values) + "\n")
+    print(format_table(values))
     if options.json is not None:
         options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -542,7 +543,7 @@ def format_table(values: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py infer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools/benchmark.py infer", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, help="weights (default: random ones; speed is the same)")
     parser.add_argument("--backbone", default="mit_b1", help="of random weights (default: mit_b1)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: cpu)")
@@ -565,3 +566,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(report_errors(main)())

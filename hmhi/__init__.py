@@ -1,6 +1,6 @@
 """HMHI-Net: unsupervised video object segmentation with hierarchical memory.
 
-Names are loaded on first use, so that reading a config or evaluating masks never imports torch.
+Names are loaded on first use, so that neither the list of commands nor the evaluation of masks imports torch.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hmhi.config import ConfigError, load_config
 from hmhi.version import __version__
 
 if TYPE_CHECKING:
+    from hmhi.config import ConfigError, load_config
+    from hmhi.errors import UserError
     from hmhi.evaluation.runner import evaluate
     from hmhi.inference.segmenter import VideoSegmenter
     from hmhi.models.build import build_model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "UserError",
     "VideoSegmenter",
     "__version__",
     "build_model",
@@ -29,11 +31,14 @@ __all__ = [
 ]
 
 _LAZY = {
+    "CheckpointError": "hmhi.models.weights",
+    "ConfigError": "hmhi.config",
+    "UserError": "hmhi.errors",
     "VideoSegmenter": "hmhi.inference.segmenter",
     "build_model": "hmhi.models.build",
     "evaluate": "hmhi.evaluation.runner",
+    "load_config": "hmhi.config",
     "load_model": "hmhi.models.weights",
-    "CheckpointError": "hmhi.models.weights",
 }
 
 

@@ -14,12 +14,11 @@ DOORS: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "config": {"errors"},
-    "command": {"errors"},
     "media": {"config", "errors"},
     "layers": {"errors"},
     "flow": {"media", "config", "errors"},
     "memory": {"layers", "errors"},
-    "evaluation": {"media", "config", "errors", "command"},
+    "evaluation": {"media", "config", "errors"},
     "models": {"layers", "memory", "config", "errors"},
     "synthetic": {"flow", "media", "config", "errors"},
     "data": {"synthetic", "flow", "media", "config", "errors"},
@@ -32,6 +31,10 @@ DOORS: dict[str, set[str]] = {
     "inference": {
         "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
         "errors", "version",
+    },
+    "commands": {
+        "__init__", "training", "inference", "runtime", "viz", "data", "models", "synthetic", "evaluation", "flow",
+        "media", "config", "errors", "version",
     },
     "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip

@@ -1,50 +1,8 @@
-"""Table of the last validation of training runs; runs of one parent folder are seeds of one experiment.
+"""Table of the last validation of training runs: python tools/compare_runs.py RUN ..."""
 
-python tools/compare_runs.py runs/ablation_embedded/*/seed*
-"""
-
-import argparse
-import json
-import statistics
 import sys
-from collections import defaultdict
-from pathlib import Path
 
-from hmhi.command import report_errors
-
-
-@report_errors
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare the last validation of training runs.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, EXPERIMENT/SEED")
-    args = parser.parse_args()
-    scores = defaultdict(list)
-    for run in args.runs:
-        scores[run.resolve().parent.name].append(last_validation(run))
-    columns = sorted({name for runs in scores.values() for run in runs for name in run})
-    print("\t".join(["experiment", "runs", *columns]))
-    for experiment, runs in scores.items():
-        cells = [spread([run[name] for run in runs if name in run]) for name in columns]
-        print("\t".join([experiment, str(len(runs)), *cells]))
-    return 0
-
-
-def last_validation(run: Path) -> dict[str, float]:
-    """Tag -> value of the newest validation in a run's metrics."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    found: dict[str, float] = {}
-    for line in map(json.loads, lines):
-        found |= {name.removeprefix("val/"): value for name, value in line.items() if name.startswith("val/")}
-    if not found:
-        raise ValueError(f"{run} has not been validated yet")
-    return found
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and the standard deviation where there are several values."""
-    deviation = f" +-{statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{deviation}" if values else "-"
-
+from hmhi.commands.compare_runs import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,43 +1,8 @@
-"""Write the masks of two trivial methods, which a trained network has to beat.
+"""Write the masks of two trivial methods: python tools/make_baselines.py --flow FLOWS --output FOLDER."""
 
-python tools/make_baselines.py --flow data/Sample/Flows/val --output outputs/baselines
-
-all-foreground/  everything is the object
-flow/            what moves: Otsu's threshold on the magnitude of the flow (--compensation takes the camera out)
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-import numpy as np
-
-from hmhi.command import report_errors
-from hmhi.flow.baseline import threshold_flow
-from hmhi.flow.compensate import METHODS
-from hmhi.inference.inputs import find_videos
-from hmhi.inference.outputs import write_mask
-from hmhi.media.pictures import read_rgb
-
-
-@report_errors
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the masks of two trivial methods.")
-    parser.add_argument("--flow", type=Path, required=True, help="folder of sequences of flow maps")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--compensation", default="none", choices=METHODS)
-    args = parser.parse_args()
-    for video in find_videos(args.flow):
-        for path in video.frames:
-            picture = read_rgb(path)
-            masks = {
-                "all-foreground": np.ones(picture.shape[:2], dtype=bool),
-                "flow": threshold_flow(picture, args.compensation) > 0,
-            }
-            for method, mask in masks.items():
-                write_mask(args.output / method / video.name / f"{path.stem}.png", mask)
-    return 0
-
+from hmhi.commands.make_baselines import main
 
 if __name__ == "__main__":
     sys.exit(main())

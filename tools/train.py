@@ -1,49 +1,8 @@
-"""Train a model.
+"""Train a model: python tools/train.py --config FILE [key=value ...] [--resume auto|PATH]."""
 
-python tools/train.py --config configs/pretrain_ytvos.yaml [key=value ...] [--resume auto|PATH]
-torchrun --standalone --nproc_per_node 4 tools/train.py --config configs/pretrain_ytvos.yaml
-"""
-
-import argparse
 import sys
 
-from hmhi import load_config
-from hmhi.command import report_errors
-from hmhi.runtime.allocator import keep_pages
-from hmhi.training.run import check_inputs
-from hmhi.training.train import TrainingError, fit
-
-
-@report_errors
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Train a model.")
-    parser.add_argument("--config", required=True, metavar="FILE", help="experiment, see configs/")
-    parser.add_argument(
-        "--resume", metavar="auto|PATH", help="continue the run folder's newest checkpoint, or this one"
-    )
-    parser.add_argument(
-        "--load-from", metavar="PATH", help="start from the weights of a checkpoint (fine-tuning)"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="resume although the config or the process count changed"
-    )
-    parser.add_argument("--check", action="store_true", help="read the config, look for the data, and stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as train.lr=1e-4")
-    args = parser.parse_intermixed_args()
-    keep_pages()
-
-    config = load_config(args.config, args.overrides)
-    config.train.load_from = args.load_from or config.train.load_from
-    if args.check:
-        print(check_inputs(config, args.resume))
-        return 0
-    try:
-        signal = fit(config, resume=args.resume, force=args.force)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 128 + signal if signal else 0
-
+from hmhi.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
-"""Score binary masks by J and F: python tools/val_zvos.py --pred DIR --gt DIR [--protocol NAME]."""
+"""Score binary masks by J and F: python tools/val_zvos.py --pred DIR --gt DIR [options]."""
 
 import sys
 
-from hmhi.evaluation.command import ZVOS, run
+from hmhi.commands.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(run(ZVOS))
+    sys.exit(main(["masks", *sys.argv[1:]], prog=sys.argv[0]))

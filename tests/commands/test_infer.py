@@ -1,6 +1,5 @@
 """tools/infer.py and scripts/infer.sh as users type them."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 from small_model import save_small_checkpoint
 
+from hmhi.commands import segment
 from hmhi.inference import outputs
 from hmhi.media import video_out
 
@@ -23,24 +23,16 @@ def checkpoint(tmp_path_factory):
     return save_small_checkpoint(tmp_path_factory.mktemp("model") / "best.pt")
 
 
-@pytest.fixture(scope="module")
-def command(repository):
-    """The command as a module, as starting it anew for each test takes seconds."""
-    path = repository / "tools" / "infer.py"
-    spec = importlib.util.spec_from_file_location("infer_command", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def infer(command, checkpoint, monkeypatch, capsys):
+def infer(checkpoint, capsys):
+    """The command in this process, as starting it anew for each test takes seconds."""
+
     def run(*arguments, ok=True):
-        monkeypatch.setattr(sys, "argv", ["infer.py", "--checkpoint", str(checkpoint), *map(str, arguments)])
-        code = command.main()
+        words = ["--checkpoint", str(checkpoint), *map(str, arguments)]
+        code = segment.main(words)
         said = capsys.readouterr()
         assert (code == 0) == ok, said.err
-        return subprocess.CompletedProcess(sys.argv, code, said.out, said.err)
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run
 
@@ -258,9 +250,9 @@ def test_two_processes(infer_outside, tmp_path):
     assert len(said) == 1 and "another every" in said[0]
 
 
-def test_without_ffmpeg(infer, command, tmp_path, monkeypatch):
+def test_without_ffmpeg(infer, tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.mp4")
-    for module in (command, outputs, video_out):
+    for module in (segment, outputs, video_out):
         monkeypatch.setattr(module, "ffmpeg", lambda: None)
     monkeypatch.setattr(video_out, "_has_h264", lambda: False)
     done = infer("--input", path, "--output", tmp_path / "out", "--overlay")

@@ -1,4 +1,4 @@
-"""The command line that ``tools/val_zvos.py`` and ``tools/val_vsod.py`` share."""
+"""Score predictions: ``hmhi evaluate masks`` (tools/val_zvos.py) and ``hmhi evaluate maps`` (tools/val_vsod.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hmhi.command import report_errors
+from hmhi.commands.errors import report_errors
+from hmhi.errors import UserError
 from hmhi.evaluation.files import read_sequence_list
 from hmhi.evaluation.html_report import write_html
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol, find_protocol
@@ -18,8 +19,8 @@ from hmhi.evaluation.runner import evaluate
 
 
 @dataclass(frozen=True)
-class Tool:
-    """What differs between the two commands."""
+class Scoring:
+    """What differs between the kinds of predictions."""
 
     description: str
     protocols: Mapping[str, MaskProtocol | MapProtocol]
@@ -28,8 +29,12 @@ class Tool:
     """Sub-folder of an inference output that holds the predictions."""
 
 
-ZVOS = Tool("Score binary masks by J and F.", MASK_PROTOCOLS, "davis16", "masks")
-VSOD = Tool("Score soft saliency maps by MAE, F, E, S and weighted F.", MAP_PROTOCOLS, "vsod", "prob")
+KINDS = {
+    "masks": Scoring("Score binary masks by J and F.", MASK_PROTOCOLS, "davis16", "masks"),
+    "maps": Scoring(
+        "Score soft saliency maps by MAE, F, E, S and weighted F.", MAP_PROTOCOLS, "vsod", "prob"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,32 @@ class InferenceOutput:
 
 
 @report_errors
-def run(tool: Tool, arguments: Sequence[str] | None = None) -> int:
-    """Run one command; user errors become one report on stderr and exit code 2."""
-    options = _parser(tool).parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Score one kind of predictions, named by the first argument."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in KINDS:
+        chooser = argparse.ArgumentParser(prog=prog, usage=f"%(prog)s {{{','.join(KINDS)}}} [options]")
+        chooser.add_argument(
+            "kind", choices=KINDS, help="of predictions; '--help' behind it lists the options"
+        )
+        chooser.parse_args(words[:1])
+    scoring = KINDS[words[0]]
+    options = _parser(scoring, prog).parse_args(words[1:])
     if options.protocol == "list":
-        sys.stdout.write(list_protocols(tool))
-        return 0
-    _run(tool, options)
+        print(list_protocols(scoring))
+    else:
+        _score(scoring, options)
     return 0
 
 
-def list_protocols(tool: Tool) -> str:
+def list_protocols(scoring: Scoring) -> str:
     """Every protocol with its rule and source."""
     lines = []
-    for protocol in tool.protocols.values():
+    for protocol in scoring.protocols.values():
         lines += [protocol.name, f"    {protocol.rule}", f"    source: {protocol.source}"]
         if protocol.datasets:
             lines.append(f"    chosen by --dataset {', '.join(protocol.datasets)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def newest_inference(root: Path, folder: str) -> InferenceOutput:
@@ -82,7 +95,7 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
     try:
         values = dict(json.loads(record.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{record} is damaged ({error}); run tools/infer.py again") from None
+        raise UserError(f"{record} is damaged ({error}); run tools/infer.py again") from None
     pred = record.parent / folder
     if not pred.is_dir():
         option = " with --save-prob" if folder == "prob" else ""
@@ -95,25 +108,25 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
     return InferenceOutput(pred, truth, values.get("dataset"))
 
 
-def _run(tool: Tool, options: argparse.Namespace) -> None:
+def _score(scoring: Scoring, options: argparse.Namespace) -> None:
     methods = _named_folders(options.pred)
     truth, dataset = options.gt, options.dataset
     sequences = read_sequence_list(options.sequences) if options.sequences else None
     lead = ""
     if not methods:
-        newest = newest_inference(Path("outputs"), tool.folder)
+        newest = newest_inference(Path("outputs"), scoring.folder)
         methods = {newest.pred.parent.name: newest.pred}
         truth = truth or newest.truth
-        known = {name for protocol in tool.protocols.values() for name in protocol.datasets}
+        known = {name for protocol in scoring.protocols.values() for name in protocol.datasets}
         dataset = dataset or (newest.dataset if newest.dataset in known else None)
         if truth is None:
-            raise ValueError(f"{newest.pred} was made from a video without annotations; name some by --gt")
+            raise UserError(f"{newest.pred} was made from a video without annotations; name some by --gt")
         lead = f"scoring {newest.pred} against {truth}\n"
         if sequences is None:  # what was inferred is what is scored
             sequences = sorted(path.name for path in newest.pred.iterdir() if path.is_dir())
     if truth is None:
-        raise ValueError("--gt is missing: name the folder of annotations (<gt>/<sequence>/<frame>.png)")
-    protocol = find_protocol(tool.protocols, options.protocol, dataset, tool.default)
+        raise UserError("--gt is missing: name the folder of annotations (<gt>/<sequence>/<frame>.png)")
+    protocol = find_protocol(scoring.protocols, options.protocol, dataset, scoring.default)
     results = {
         name: evaluate(
             folder,
@@ -128,11 +141,11 @@ def _run(tool: Tool, options: argparse.Namespace) -> None:
         )
         for name, folder in methods.items()
     }
-    sys.stdout.write(lead + format_results(results) + "\n")
+    print(lead + format_results(results))
     for path, write in ((options.json, write_json), (options.csv, write_csv), (options.html, write_html)):
         if path is not None:
             write(results, path)
-            sys.stdout.write(f"written: {path}\n")
+            print(f"written: {path}")
 
 
 def _named_folders(entries: Sequence[str]) -> dict[str, Path]:
@@ -143,14 +156,15 @@ def _named_folders(entries: Sequence[str]) -> dict[str, Path]:
         if not equals or Path(entry).is_dir():
             name, folder = Path(entry).name or entry, entry
         if name in folders:
-            raise ValueError(f"two predictions are called {name!r}; name them apart by --pred NAME=DIR")
+            raise UserError(f"two predictions are called {name!r}; name them apart by --pred NAME=DIR")
         folders[name] = Path(folder)
     return folders
 
 
-def _parser(tool: Tool) -> argparse.ArgumentParser:
+def _parser(scoring: Scoring, prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"{tool.description} Without --pred it scores the newest inference output under outputs/."
+        prog=prog,
+        description=f"{scoring.description} Without --pred it scores the newest inference output under outputs/.",
     )
     parser.add_argument(
         "--pred", action="append", default=[], metavar="[NAME=]DIR",
@@ -159,7 +173,7 @@ def _parser(tool: Tool) -> argparse.ArgumentParser:
     parser.add_argument("--gt", type=Path, metavar="DIR", help="annotations, with the same names")
     parser.add_argument("--dataset", metavar="NAME", help="take this data set's protocol")
     parser.add_argument(
-        "--protocol", metavar="NAME", help=f"rules to score by, or 'list' (default: {tool.default})"
+        "--protocol", metavar="NAME", help=f"rules to score by, or 'list' (default: {scoring.default})"
     )
     parser.add_argument("--sequences", type=Path, metavar="FILE", help="score these only, one name a line")
     parser.add_argument(

@@ -1,7 +1,7 @@
 import pytest
 from mask_trees import make_trees
 
-from hmhi.evaluation.command import ZVOS, run
+from hmhi.commands.evaluate import main
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from hmhi.evaluation.command import ZVOS, run
 def test_user_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     make_trees(tmp_path, {"a": 3})
     monkeypatch.chdir(tmp_path)
-    assert run(ZVOS, arguments) == 2
+    assert main(["masks", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ") and len(error.splitlines()) == 1
@@ -33,9 +33,9 @@ def test_a_folder_may_hold_an_equals_sign(tmp_path, monkeypatch, capsys):
     make_trees(tmp_path, {"a": 3})
     (tmp_path / "pred").rename(tmp_path / "lr=1")
     monkeypatch.chdir(tmp_path)
-    assert run(ZVOS, ["--pred", "lr=1", "--gt", "gt"]) == 0
+    assert main(["masks", "--pred", "lr=1", "--gt", "gt"]) == 0
     assert "3 frames" not in capsys.readouterr().out
-    assert run(ZVOS, ["--pred", "lr=1", "--pred", "again=lr=1", "--gt", "gt"]) == 0
+    assert main(["masks", "--pred", "lr=1", "--pred", "again=lr=1", "--gt", "gt"]) == 0
     out = capsys.readouterr().out
     assert "lr=1: 1 frames" in out and "again: 1 frames" in out
 
@@ -43,6 +43,6 @@ def test_a_folder_may_hold_an_equals_sign(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("jobs", ["0", "-2", "many"])
 def test_jobs_must_be_positive(jobs, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(ZVOS, ["--jobs", jobs])
+        main(["masks", "--jobs", jobs])
     assert stop.value.code == 2
     assert "--jobs" in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""How every command ends: the user's mistakes as one line, our own with their traceback."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec
+
+from hmhi.version import __version__
+
+Arguments = ParamSpec("Arguments")
+
+
+def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Turn what ends a command into a message on stderr and an exit code.
+
+    ========================  ==========================================  ====
+    what was raised           what the user sees                          exit
+    ========================  ==========================================  ====
+    ValueError, OSError       one line                                    2
+    out of memory             one line                                    2
+    KeyboardInterrupt         one word                                    130
+    BrokenPipeError           nothing: whoever read the output has left   0
+    anything else             the traceback, and how to report the bug    1
+    ========================  ==========================================  ====
+    """
+
+    @functools.wraps(command)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:
+            sys.stdout = None  # or Python would fail once more when it flushes
+            return 0
+        except (ValueError, OSError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            return 130
+        except Exception as error:
+            if is_out_of_memory(error):
+                sys.stderr.write(f"error: out of memory: {str(error) or 'no more to be had'}\n")
+                return 2
+            traceback.print_exc()
+            sys.stderr.write(
+                f"\nThis is a bug in hmhi {__version__}, not in your input. Please report it with the text above "
+                f"and the command:\n{shlex.join(sys.argv)}\n"
+            )
+            return 1
+
+    return run
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch ran out of memory; torch need not be installed."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,60 @@
+"""The console script ``hmhi``: which command, and the rest of the line for it.
+
+Nothing heavy is imported before the command is known, so that ``hmhi --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from hmhi.version import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of ``hmhi --help``."""
+
+    module: str
+    """Below `hmhi.commands`."""
+    summary: str
+    tool: str
+    """The same command as a file in the repository."""
+
+
+COMMANDS = {
+    "segment": Command("segment", "segment the salient object of videos", "infer.py"),
+    "evaluate": Command("evaluate", "score masks or soft maps against annotations", "val_zvos.py, val_vsod.py"),
+    "train": Command("train", "train a model", "train.py"),
+    "flow": Command("make_flow", "compute the optical flow of frame folders", "make_flow.py"),
+    "data": Command("data", "prepare, check or draw data sets", "prepare_data.py, check_data.py, make_synthetic.py"),
+    "export": Command("export_weights", "write a checkpoint's weights for release", "export_weights.py"),
+    "benchmark": Command("benchmark", "measure speed (needs the repository)", "benchmark.py"),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    rows = "\n".join(
+        f"  {name:<11}{command.summary}; tools/{command.tool}" for name, command in COMMANDS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="hmhi",
+        description="Video object segmentation with hierarchical memory.",
+        epilog=f"commands:\n{rows}\n\n'hmhi COMMAND --help' lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="hmhi COMMAND [options]",
+    )
+    parser.add_argument("--version", action="version", version=f"hmhi {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = parser.parse_args(words[:1]).command
+    command = import_module(f"hmhi.commands.{COMMANDS[name].module}")
+    return int(command.main(words[1:], prog=f"hmhi {name}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Segment the salient object of videos; docs/INFERENCE.md explains every option.
+
+python tools/infer.py --input walk.mp4 --output outputs/walk --overlay
+python tools/infer.py --input 'clips/*.mp4' --output outputs/clips --matte --coco --every 2
+python tools/infer.py --input davis16 --output outputs/davis16
+torchrun --standalone --nproc-per-node 4 tools/infer.py --input FRAMES --output outputs/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from hmhi.commands.errors import report_errors
+from hmhi.config import load_config
+from hmhi.errors import UserError
+from hmhi.flow.estimate import METHODS
+from hmhi.inference.inputs import Inputs, find_inputs
+from hmhi.inference.outputs import KINDS, AttentionSettings, OutputSettings
+from hmhi.inference.segment import (
+    Interrupted,
+    Selection,
+    check_output,
+    check_settings,
+    segment_all,
+    write_record,
+)
+from hmhi.inference.segmenter import EMBEDDED, VideoSegmenter
+from hmhi.media.atomic import file_sha256
+from hmhi.media.video_out import ffmpeg
+from hmhi.runtime import distributed
+from hmhi.runtime.allocator import keep_pages
+from hmhi.runtime.distributed import Ranks, process_group
+
+LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
+
+
+@report_errors
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    args = parse_arguments(arguments, prog)
+    keep_pages()
+    try:
+        # The first rank to end may have to wait for the last one.
+        with process_group(timeout=timedelta(days=7)) as ranks:
+            return run(args, ranks)
+    except Interrupted as stop:
+        print(f"{stop}; finished videos are kept, and the same command continues", file=sys.stderr)
+        return 128 + stop.number
+    except KeyboardInterrupt:
+        print("interrupted; finished videos are kept, and the same command continues", file=sys.stderr)
+        return 130
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description="Segment the salient object of videos.")
+    parser.add_argument(
+        "--input", required=True, metavar="VIDEO",
+        help="video file, frame folder, zip, folder of these, quoted glob pattern, camera:0, or data set (davis16)",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, help="receives masks/<video>/<frame>.png")
+    parser.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these videos")
+
+    results = parser.add_argument_group("results, beside masks")
+    results.add_argument(
+        "--save-prob", action="store_true", help="8-bit probabilities, prob/<video>/<frame>.png"
+    )
+    results.add_argument("--overlay", action="store_true", help="overlay/<video>.mp4, with sound")
+    results.add_argument("--matte", action="store_true", help="the object cut out, matte/<video>/<frame>.png")
+    results.add_argument(
+        "--strip", action="store_true", help="a few frames in one picture, strip/<video>.png"
+    )
+    results.add_argument("--coco", action="store_true", help="run-length codes, coco/<video>.json")
+    results.add_argument(
+        "--attention", type=int, nargs=2, metavar=("X", "Y"),
+        help="where this pixel reads in the memory, attention/<video>/<frame>_*.png",
+    )  # fmt: skip
+    results.add_argument("--attention-frame", type=int, metavar="N", help="of this frame; default: the last")
+
+    frames = parser.add_argument_group("frames")
+    frames.add_argument(
+        "--start", metavar="N|SECONDSs", help="first frame: its number from 0, or such as 2.5s"
+    )
+    frames.add_argument("--end", metavar="N|SECONDSs", help="where to stop; that frame is left out")
+    frames.add_argument("--every", type=int, default=1, metavar="N", help="each N-th frame only")
+    frames.add_argument("--fps", type=float, default=24.0, help="rate of frames that are files; default 24")
+    frames.add_argument("--scene-cuts", action="store_true", help="begin anew at scene cuts")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--checkpoint", type=Path, help="default: the small network in the box")
+    network.add_argument(
+        "--flow", metavar="FOLDER|METHOD",
+        help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "
+        f"flow: {', '.join(METHODS)}",
+    )  # fmt: skip
+    network.add_argument("--image-size", metavar="N|HxW", type=image_size, help="size of the network's input")
+    network.add_argument("--short-side", type=int, metavar="N", help="instead: short side, aspect kept")
+    network.add_argument("--memory-frames", type=int, metavar="T", help="frames that the memory holds")
+    network.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="bf16 and fp16 are faster on GPUs, bf16 on CPUs with AMX",
+    )
+    network.add_argument(
+        "--compile", action="store_true", help="torch.compile; slow to start, see docs/PERFORMANCE.md"
+    )
+    network.add_argument("--device", help="auto, cpu, cuda or cuda:0; default: the GPU when there is one")
+
+    parser.add_argument("--overwrite", action="store_true", help="do finished videos anew")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as infer.threshold=0.6")
+    args = parser.parse_intermixed_args(arguments)
+    # argparse gives --sequences all that follows
+    args.overrides += [name for name in args.sequences if "=" in name]
+    args.sequences = [name for name in args.sequences if "=" not in name]
+    return args
+
+
+def image_size(text: str) -> list[int]:
+    height, _, width = text.lower().partition("x")
+    return [int(height), int(width or height)]
+
+
+def run(args: argparse.Namespace, ranks: Ranks) -> int:
+    inputs, header, segmenter = prepare(args, ranks)
+    kinds = [kind for kind in KINDS if kind == "masks" or vars(args)["save_prob" if kind == "prob" else kind]]
+    attention = (
+        AttentionSettings(segmenter, tuple(args.attention), args.attention_frame) if args.attention else None
+    )
+    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention)
+    if args.overlay and ranks.is_main and ffmpeg() is None and any(video.file for video in inputs.videos):
+        print("note: without ffmpeg, overlays have no sound, and browsers do not play them", file=sys.stderr)
+    if ranks.is_main:
+        write_record(args.output, header)
+    try:
+        done = segment_all(
+            segmenter, inputs.videos, selection_of(args), outputs, ranks=ranks, overwrite=args.overwrite
+        )
+    finally:
+        if ranks.is_main:
+            write_record(args.output, header)
+    if not ranks.is_main:
+        return 2 if done.failed else 0
+    count = len(done.finished) + len(done.kept)
+    print(f"{count} sequences in {args.output / 'masks'}, {len(done.kept)} of them from an earlier run")
+    if done.failed:
+        print(
+            f"error: {len(done.failed)} of {len(inputs.videos)} failed: {', '.join(done.failed)}",
+            file=sys.stderr,
+        )
+        return 2
+    if inputs.truth:
+        print(f"score them: python tools/val_zvos.py --pred {args.output / 'masks'} --gt {inputs.truth}")
+    return 0
+
+
+def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+    """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
+    problem = ""
+    try:
+        made = prepare_rank(args, ranks)
+    except (ValueError, OSError) as error:
+        problem = str(error) or repr(error)
+    problems = [text for text in distributed.gather(problem) if text]
+    if problems and not ranks.is_main:
+        sys.exit(2)  # rank 0 says why
+    if problems:
+        raise UserError(problems[0])
+    return made
+
+
+def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+    selection_of(args)  # mistakes in the cheap options first
+    if args.attention_frame is not None and not args.attention:
+        raise UserError("--attention-frame needs --attention X Y, the pixel to look at")
+    if args.attention and args.compile:
+        raise UserError("--attention cannot look into a compiled network; leave --compile out")
+    data_root = Path(load_config(None, args.overrides).data.root)
+    inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
+    check_output(args.output, inputs)
+    checkpoint = args.checkpoint or EMBEDDED
+    on_gpu = torch.device(args.device or ranks.device).type == "cuda"
+    precision = [f"infer.precision={args.precision}"] if args.precision else []
+    segmenter = VideoSegmenter(
+        checkpoint,
+        args.device or ranks.device,
+        flow=args.flow if args.flow in METHODS else None,
+        image_size=args.image_size,
+        short_side=args.short_side,
+        memory_frames=args.memory_frames,
+        look_ahead=LOOK_AHEAD if on_gpu and not any(video.live for video in inputs.videos) else 1,
+        compile=args.compile,
+        overrides=[*args.overrides, *precision],
+    )
+    header: dict[str, object] = {
+        "input": args.input,
+        "dataset": inputs.dataset,
+        "gt": str(inputs.truth) if inputs.truth else None,
+        "checkpoint": str(checkpoint),
+    }
+    settings: dict[str, object] = {
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "flow": str(inputs.flow.resolve()) if inputs.flow else segmenter.config.flow,
+        "start": args.start,
+        "end": args.end,
+        "every": args.every,
+        "fps": args.fps,
+        "scene_cuts": args.scene_cuts,
+        "image_size": args.image_size,
+        "short_side": args.short_side,
+        "memory_frames": args.memory_frames,
+        "precision": segmenter.config.precision,
+        "attention": args.attention,
+        "attention_frame": args.attention_frame,
+        "overrides": args.overrides,
+    }
+    if ranks.is_main:
+        segmenter.warn_of_other_flow(inputs.flow)
+        redone = [video.name for video in inputs.videos] if args.overwrite else []
+        check_settings(args.output, settings, redone)
+    return inputs, header | settings, segmenter
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    return Selection(args.start, args.end, args.every, args.fps, args.scene_cuts)

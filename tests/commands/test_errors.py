@@ -1,0 +1,40 @@
+import subprocess
+import sys
+
+import pytest
+
+from hmhi.commands.errors import report_errors
+from hmhi.errors import UserError
+
+
+def raising(error):
+    @report_errors
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("frame 3 of bear is grey"), 2, "error: frame 3 of bear is grey\n"),
+        (OSError(28, "No space left on device", "x.png"), 2, "error: [Errno 28] No space left on device: 'x.png'\n"),
+        (MemoryError(), 2, "error: out of memory: "),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 2, "error: out of memory: CUDA"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)  # fmt: skip
+def test_how_a_command_ends(error, code, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back what a broken pipe takes away
+    assert raising(error)() == code
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count("\n") == bool(said)
+
+
+def test_the_reader_of_the_output_may_leave(repository):
+    command = f"{sys.executable} {repository}/tools/val_zvos.py --protocol list | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
