@@ -21,9 +21,9 @@ DOORS: dict[str, set[str]] = {
     "evaluation": {"media", "config", "errors"},
     "models": {"layers", "memory", "config", "errors"},
     "synthetic": {"flow", "media", "config", "errors"},
-    "data": {"synthetic", "flow", "media", "config", "errors"},
+    "data": {"synthetic", "flow", "layers", "media", "config", "errors"},
     "viz": {"layers", "models", "media"},
-    "runtime": {"models", "config", "errors", "version"},
+    "runtime": {"models", "memory", "layers", "config", "errors", "version"},
     "training": {
         "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
         "errors", "version",

@@ -30,7 +30,7 @@ from hmhi.data.transforms import (
 )
 from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb
-from hmhi.flow.compensate import join_directions
+from hmhi.flow.directions import flow_picture, flow_start, still_picture
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.files import read_flow_rgb
 from hmhi.media.masks import read_mask
@@ -234,20 +234,13 @@ def _stack(parts: list[_Parts], name: str, stems: list[str]) -> dict[str, Any]:
 
 def _flow_of(video: Video, number: int, image: np.ndarray, config: DataConfig) -> np.ndarray:
     """Flow picture of a frame; a still image, and a video of one frame, shows no motion: white."""
-    frame, last = video.frames[number], len(video.frames) - 1
-    if config.flow == "dis" and last > 0 and config.join is not None:
-        forward = _dis_between(video, number, number + 1, image) if number < last else None
-        backward = _dis_between(video, number, number - 1, image) if number > 0 else None
-        return flow_to_rgb(join_directions(forward, backward, config.join))
-    if config.flow == "dis" and last > 0:
-        # The last frame has no next one and takes the flow of the frame before it, as stored flow does.
-        if number == last:
-            number, image = last - 1, read_rgb(video.frames[last - 1].image)
-        return flow_to_rgb(_dis_between(video, number, number + 1, image))
-    if frame.flow is None and last > 0:
+    frame, frames = video.frames[number], len(video.frames)
+    if config.flow == "dis" and frames > 1:
+        return _dis_picture(video, number, image, config.join)
+    if frame.flow is None and frames > 1:
         raise BadFileError(f"{frame.image}: no flow map; make one, or set data.flow=dis")
     if frame.flow is None:
-        return np.full_like(image, 255)
+        return still_picture(image)
     flow = read_flow_rgb(frame.flow)
     aspect = (flow.shape[1] / flow.shape[0]) / (image.shape[1] / image.shape[0])
     if abs(aspect - 1) > SHAPE_TOLERANCE:
@@ -255,6 +248,18 @@ def _flow_of(video: Video, number: int, image: np.ndarray, config: DataConfig) -
             f"{frame.flow}: flow is {_size(flow)}, which is not the shape of its {_size(image)} image"
         )
     return flow
+
+
+def _dis_picture(video: Video, number: int, image: np.ndarray, join: str | None) -> np.ndarray:
+    """Flow picture of a frame by DIS, see `hmhi.flow.directions`."""
+    last = len(video.frames) - 1
+    forward = _dis_between(video, number, number + 1, image) if number < last else None
+    backward = _dis_between(video, number, number - 1, image) if number > 0 and join is not None else None
+    picture = flow_picture(forward, backward, join)
+    if picture is not None:
+        return picture
+    start = flow_start(number, len(video.frames))
+    return _dis_picture(video, start, read_rgb(video.frames[start].image), None)
 
 
 def _dis_between(video: Video, start: int, end: int, image: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from hmhi.data.catalog import DatasetSpec, get_spec
 from hmhi.errors import BadFileError, UserError
+from hmhi.flow.directions import complete_maps
 from hmhi.media.order import in_order
 from hmhi.media.packs import (
     FLOW_SUFFIXES,
@@ -241,8 +242,7 @@ def _match_frames(
     problems += [f"listed image {stem} is not in {layout.images / name}" for stem in in_order(absent)]
     problems += [f"mask {stem} has no image" for stem in in_order(masks.keys() - images.keys())]
     problems += [f"flow map {stem} has no image" for stem in in_order(flows.keys() - images.keys())]
-    if len(stems) > 1 and stems[-1] not in flows and stems[-2] in flows:
-        flows[stems[-1]] = flows[stems[-2]]
+    flows = complete_maps(stems, flows)
     if need_flow:
         if not flows:
             problems.append(

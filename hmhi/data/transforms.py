@@ -17,9 +17,7 @@ from PIL import Image
 from hmhi.config import AugmentConfig
 from hmhi.flow.codec import mirror_rgb
 from hmhi.flow.compensate import compensate_picture
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from hmhi.layers.normalize import Normalize
 
 
 def to_input(rgb: np.ndarray, size: Sequence[int]) -> torch.Tensor:
@@ -83,9 +81,7 @@ def normalize(x_uint8: torch.Tensor) -> torch.Tensor:
     Returns:
         Float32 of the same shape.
     """
-    mean = x_uint8.new_tensor(IMAGENET_MEAN, dtype=torch.float32).view(3, 1, 1)
-    std = x_uint8.new_tensor(IMAGENET_STD, dtype=torch.float32).view(3, 1, 1)
-    return (x_uint8.float() / 255 - mean) / std
+    return Normalize().to(x_uint8.device)(x_uint8)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ Example:
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+
+from hmhi.config import Precision
 
 METHODS = ("dis", "raft", "raft-small")
 _DIS_SMALLEST = 32  # pixels; its coarsest patches do not fit into less
@@ -20,7 +23,10 @@ _DIS_PIXELS = 576 * 320
 
 
 class FlowEstimator(Protocol):
-    """Anything that turns two frames into the flow from the first to the second."""
+    """Anything that turns two frames into the flow from the first to the second.
+
+    Those of `build_estimator` may be called from several threads at once.
+    """
 
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """Flow from `frame_a` to `frame_b`.
@@ -61,13 +67,16 @@ class ReducingEstimator(FlowEstimator, Protocol):
         ...
 
 
-def build_estimator(method: str, device: str = "cpu", weights: Path | None = None) -> FlowEstimator:
+def build_estimator(
+    method: str, device: str = "cpu", weights: Path | None = None, precision: Precision = "fp32"
+) -> FlowEstimator:
     """An estimator by name.
 
     Args:
         method: ``dis``, ``raft`` or ``raft-small``.
         device: Torch device of RAFT; DIS always runs on the CPU.
         weights: RAFT weights file; None looks into torchvision's cache. Never downloads.
+        precision: Autocast type of RAFT.
 
     Raises:
         ValueError: Unknown method, or weights given for DIS.
@@ -80,7 +89,7 @@ def build_estimator(method: str, device: str = "cpu", weights: Path | None = Non
     if method in METHODS:
         from hmhi.flow.raft import RAFTEstimator  # DIS users need not wait for torch to load
 
-        return RAFTEstimator(method, device, weights)
+        return RAFTEstimator(method, device, weights, precision=precision)
     raise ValueError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
 
 
@@ -92,11 +101,7 @@ class DISEstimator:
     """
 
     def __init__(self) -> None:
-        # Any: OpenCV's type stubs forbid the None that its own documentation uses for "no initial flow".
-        self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._dis.setFinestScale(0)
-        self._dis.setGradientDescentIterations(12)  # of 16
-        self._dis.setVariationalRefinementIterations(3)  # of 5
+        self._of_thread = threading.local()  # OpenCV's object bears one call at a time
 
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """See `FlowEstimator`."""
@@ -110,7 +115,7 @@ class DISEstimator:
             )
             for frame in (small_a, small_b)
         )
-        flow = np.ascontiguousarray(self._dis.calc(grey_a, grey_b, None)[:rows, :columns])
+        flow = np.ascontiguousarray(self._dis().calc(grey_a, grey_b, None)[:rows, :columns])
         height, width = frame_a.shape[:2]
         if (rows, columns) == (height, width):
             return flow
@@ -126,6 +131,17 @@ class DISEstimator:
         # Rounded down, so that the result is small enough.
         size = max(1, int(width * scale)), max(1, int(height * scale))
         return cv2.resize(frame, dsize=size, interpolation=cv2.INTER_AREA)
+
+    def _dis(
+        self,
+    ) -> Any:  # OpenCV's type stubs forbid the None that its documentation uses for "no initial flow"
+        if not hasattr(self._of_thread, "dis"):
+            dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+            dis.setFinestScale(0)
+            dis.setGradientDescentIterations(12)  # of 16
+            dis.setVariationalRefinementIterations(3)  # of 5
+            self._of_thread.dis = dis
+        return self._of_thread.dis
 
 
 def check_frames(frame_a: np.ndarray, frame_b: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hmhi.flow.codec import flow_to_rgb, write_flo
 from hmhi.flow.compensate import join_directions
+from hmhi.flow.directions import flow_start
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
 from hmhi.media.atomic import write_atomically
@@ -113,20 +114,20 @@ def _plan_sequence(frames: Sequence[Path], folder: Path, settings: FlowSettings)
             for frame, after, before in zip(frames, following, previous, strict=True)
         ]
     step = 1 if settings.direction == "forward" else -1
-    end = len(frames) - 1 if step == 1 else 0
     tasks = []
     for index, frame in enumerate(frames):
         output = folder / f"{frame.stem}.{settings.file_format}"
-        if index != end:
+        start = flow_start(index, len(frames), step)
+        if start == index:
             tasks.append(FlowTask(frame, frames[index + step], output))
         elif settings.last == "none":
             continue
         elif len(frames) == 1:
             tasks.append(FlowTask(frame, None, output))
         elif settings.last == "repeat":
-            tasks.append(FlowTask(frames[index - step], frame, output))
+            tasks.append(FlowTask(frames[start], frame, output))
         else:
-            tasks.append(FlowTask(frame, frames[index - step], output))
+            tasks.append(FlowTask(frame, frames[start], output))
     return tasks
 
 

@@ -16,12 +16,14 @@ from torchvision.models.optical_flow import (
     raft_small,
 )
 
+from hmhi.config import Precision
 from hmhi.flow.estimate import check_frames
 
 _MODELS = {
     "raft": (raft_large, Raft_Large_Weights.C_T_SKHT_V2),
     "raft-small": (raft_small, Raft_Small_Weights.C_T_V2),
 }
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _STRIDE = 8
 _SMALLEST = 128  # pixels; the correlation pyramid needs 16 cells on its finest level
 
@@ -31,9 +33,10 @@ class RAFTEstimator:
 
     Args:
         method: ``raft`` (large) or ``raft-small``.
-        device: Torch device; on CUDA the network runs in bfloat16 autocast.
+        device: Torch device.
         weights: State-dict file; None takes the official file from torchvision's cache.
         updates: Refinement steps.
+        precision: Autocast type.
 
     Raises:
         FileNotFoundError: No weights file; the message has the official URL and SHA-256 prefix.
@@ -41,11 +44,17 @@ class RAFTEstimator:
     """
 
     def __init__(
-        self, method: str, device: str = "cpu", weights: Path | None = None, updates: int = 12
+        self,
+        method: str,
+        device: str = "cpu",
+        weights: Path | None = None,
+        updates: int = 12,
+        precision: Precision = "fp32",
     ) -> None:
         self.weights = find_weights(method, weights)
         self.updates = updates
         self._device = torch.device(device)
+        self._autocast = _AUTOCAST.get(precision)
         build, _ = _MODELS[method]
         self._network = build(weights=None)
         try:
@@ -86,7 +95,7 @@ class RAFTEstimator:
         below, right = padded_height - height, padded_width - width
         frames = F.pad(frames, (0, right, 0, below), mode="replicate")
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
                 flow = self._network(frames[:count], frames[count:], num_flow_updates=self.updates)[-1]
         except torch.OutOfMemoryError:
             raise ValueError(

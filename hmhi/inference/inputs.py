@@ -11,6 +11,7 @@ from pathlib import Path
 from hmhi.data.catalog import DATASETS
 from hmhi.data.index import find_layout
 from hmhi.errors import BadFileError
+from hmhi.flow.directions import complete_maps
 from hmhi.flow.estimate import METHODS
 from hmhi.inference.sources import CAMERA, Source, open_source
 from hmhi.media.packs import FLOW_SUFFIXES, IMAGE_SUFFIXES, PACK_SUFFIXES, find_sequence, list_files
@@ -242,10 +243,7 @@ def _with_flow(videos: Sequence[InputVideo], flow: Path) -> list[InputVideo]:
 
 
 def _match_flow(frames: Sequence[Path], flows: Sequence[Path]) -> tuple[Path, ...] | None:
-    """Flow files in the order of the frames; the last one repeated if only it is missing."""
-    by_stem = {path.stem: path for path in flows}
-    if len(frames) > 1 and frames[-1].stem not in by_stem and frames[-2].stem in by_stem:
-        by_stem[frames[-1].stem] = by_stem[frames[-2].stem]
-    if any(frame.stem not in by_stem for frame in frames):
-        return None
-    return tuple(by_stem[frame.stem] for frame in frames)
+    """Flow files in the order of the frames; None where one is missing that has to be there."""
+    stems = [frame.stem for frame in frames]
+    maps = complete_maps(stems, {path.stem: path for path in flows})
+    return tuple(maps[stem] for stem in stems) if maps.keys() >= set(stems) else None

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from hmhi.config import Precision
 from hmhi.data.dataset import FrameSample, ValVideo
-from hmhi.data.transforms import normalize
 from hmhi.evaluation.boundary import f_measure
 from hmhi.evaluation.region import jaccard
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
-from hmhi.runtime.precision import autocast
+from hmhi.runtime.frames import FrameRunner, to_probability
 
 PICTURE_FRAME = 8
 """Frame of a video that is drawn (the last one of a shorter video): late enough for a full memory."""
@@ -120,14 +119,12 @@ def score_video(
         ValueError: No frame has a mask.
     """
     scores: list[tuple[int, float, float]] = []
+    runner = FrameRunner(model, device, precision)
     picture, memory, index = None, None, -1
     for index, sample in enumerate(video):
-        image, flow = (normalize(x.to(device)[None]) for x in (sample.image, sample.flow))
-        with autocast(device, precision):
-            logits, memory = model.step(image, flow, memory)  # (1, 1, h, w)
+        logits, memory = runner.step(sample.image, sample.flow, memory)  # (1, 1, h, w)
         if sample.mask is not None:
-            sized = F.interpolate(logits.float(), size=sample.size, mode="bilinear", align_corners=False)
-            prediction = (sized[0, 0] > 0).cpu().numpy()  # logit 0 is probability 0.5
+            prediction = (to_probability(logits, sample.size)[0, 0] > 0.5).cpu().numpy()
             truth = sample.mask > 0
             scores.append((index, jaccard(prediction, truth), f_measure(prediction, truth)))
         if draw and index <= PICTURE_FRAME:

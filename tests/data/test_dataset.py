@@ -14,7 +14,8 @@ from hmhi.data.index import scan
 from hmhi.data.transforms import to_input
 from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb
-from hmhi.flow.compensate import compensate_picture, join_directions
+from hmhi.flow.compensate import compensate_picture
+from hmhi.flow.directions import flow_picture
 from hmhi.flow.estimate import build_estimator
 from hmhi.media.pictures import read_rgb
 
@@ -150,7 +151,7 @@ def test_dis_flow_of_both_directions_is_joined(tmp_path):
     for t, sample in enumerate(samples):
         forward = dis(images[t], images[t + 1]) if t < 2 else None
         backward = dis(images[t], images[t - 1]) if t else None
-        expected = compensate_picture(flow_to_rgb(join_directions(forward, backward, "affine")), "affine")
+        expected = compensate_picture(flow_picture(forward, backward, "affine"), "affine")
         np.testing.assert_array_equal(sample.flow.permute(1, 2, 0).numpy(), expected)
     clips = ClipDataset([video], config(tmp_path, **settings, augment=PLAIN), seed=0)
     assert torch.equal(clips[ClipKey(0, 0)]["flow"][1], samples[1].flow)

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -68,3 +71,13 @@ def test_bad_requests_are_named():
         build_estimator("dis")(frame, frame[:-1])
     with pytest.raises(ValueError, match="uint8"):
         build_estimator("dis")(frame.astype(np.float32), frame.astype(np.float32))
+
+
+def test_dis_serves_several_threads_at_once():
+    """OpenCV's own object gives other flow, or crashes, where two threads use it."""
+    dis = build_estimator("dis")
+    clips = [np.random.default_rng(seed).integers(0, 255, (6, 120, 160, 3), np.uint8) for seed in range(2)]
+    expected = [[dis(a, b) for a, b in pairwise(clip)] for clip in clips]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda clip: [dis(a, b) for a, b in pairwise(clip)], clips * 2))
+    np.testing.assert_array_equal(found, expected * 2)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,12 @@ def test_weights_of_the_other_network_are_refused(small_weights):
 def test_dis_takes_no_weights(small_weights):
     with pytest.raises(ValueError, match="DIS has no weights"):
         build_estimator("dis", weights=small_weights)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision_is_the_callers(small_weights, precision):
+    build = partial(build_estimator, "raft-small", weights=small_weights)
+    pair = frames(128, 136)
+    full, half = build()(*pair), build(precision=precision)(*pair)
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - full).mean() < 0.1 * np.abs(full).mean()

@@ -1,0 +1,100 @@
+"""One frame through a network, from uint8 pixels to a probability at the size of the source.
+
+Validation and inference share this, so that a network is scored as it is used.
+
+B videos, H W pixels of the source, h w pixels of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hmhi.config import Precision
+from hmhi.layers.normalize import Normalize
+from hmhi.memory.bank import Memory
+from hmhi.models.hmhi_net import HMHINet
+from hmhi.runtime.precision import autocast
+
+
+class FrameRunner:
+    """Runs a network frame by frame on one device, in one precision.
+
+    Gradients are the caller's business: use it under `torch.no_grad` or `torch.inference_mode`.
+
+    Args:
+        model: In eval mode, on `device`.
+        device: Where to compute.
+        precision: Autocast type.
+    """
+
+    def __init__(self, model: HMHINet, device: torch.device, precision: Precision = "fp32") -> None:
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self._normalize = Normalize().to(device)
+
+    def encode(self, images: Sequence[Tensor], flows: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Features of B frames, which may belong to one video or to several.
+
+        Args:
+            images: B tensors (3, h, w) uint8, RGB.
+            flows: B tensors (3, h, w) uint8, colour wheel.
+
+        Returns:
+            Stage (1-4) to (B, C, rows, columns).
+        """
+        image, flow = self._load(images), self._load(flows)
+        with autocast(self.device, self.precision):
+            return self.model.encode(image, flow)
+
+    def advance(
+        self, features: dict[int, Tensor], size: tuple[int, int], memory: Memory | None
+    ) -> tuple[Tensor, Memory]:
+        """Segment the next frame of B videos.
+
+        Args:
+            features: What `encode` returned for these frames.
+            size: (h, w) of the network's input.
+            memory: Of these videos; None where they begin.
+
+        Returns:
+            Logits (B, 1, h, w), and the memory for the next frame.
+        """
+        with autocast(self.device, self.precision):
+            return self.model.advance(features, size, memory)
+
+    def step(self, image: Tensor, flow: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+        """`encode` and `advance` for the next frame of one video; image and flow are (3, h, w) uint8."""
+        images, flows = self._load([image]), self._load([flow])
+        with autocast(self.device, self.precision):
+            return self.model.step(images, flows, memory)
+
+    def _load(self, pictures: Sequence[Tensor]) -> Tensor:
+        """(B, 3, h, w) float32, normalised, on the device."""
+        batch = torch.stack(list(pictures))  # (B, 3, h, w)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()  # so that the copy runs beside the network
+        return self._normalize(batch.to(self.device, non_blocking=True))
+
+
+def to_probability(logits: Tensor, size: tuple[int, int], *, stretch: bool = False) -> Tensor:
+    """Logits of the network to probabilities at the size of the source.
+
+    Args:
+        logits: (B, 1, h, w).
+        size: (H, W) of the result; reached by bilinear interpolation of the logits.
+        stretch: Spread each frame's values over 0-1, as the release does. A frame without an object then shows
+            one all the same.
+
+    Returns:
+        (B, 1, H, W) float32 in [0, 1].
+    """
+    prob = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).sigmoid()
+    if stretch:
+        low, high = prob.amin((1, 2, 3), keepdim=True), prob.amax((1, 2, 3), keepdim=True)
+        prob = (prob - low) / (high - low + 1e-8)
+    return prob
