@@ -29,8 +29,8 @@ prepare_python() {
     if satisfies "$python" "$1"; then
         return
     fi
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        echo "error: Python 3.10 or newer is needed; name one with PYTHON=/path/to/python" >&2
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo "error: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python" >&2
         exit 2
     fi
     if [[ ! -x "$root/.venv/bin/python" ]]; then

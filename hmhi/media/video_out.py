@@ -1,6 +1,8 @@
 """Encode pictures as an mp4 video, and give it the sound of another file.
 
-With ffmpeg the video is H.264, which browsers play; without it OpenCV writes MPEG-4 part 2, which they do not.
+With ffmpeg the video is H.264 in the colours of BT.709, converted and tagged so, which browsers play. Without it
+OpenCV writes MPEG-4 part 2, which they do not play, in the colours of BT.601 and without a tag: players that take
+such a file for BT.709, as many do from 720 lines on, show saturated colours up to 40 of 255 levels off.
 """
 
 from __future__ import annotations
@@ -17,9 +19,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hmhi.errors import BadFileError
+from hmhi.media.video_in import count_frames
+
 log = logging.getLogger(__name__)
 
 QUALITY = 20  # x264's constant rate factor: lines and texture stay clean
+
+# Players guess the matrix of untagged video from its size; ffmpeg converts RGB by that of BT.601 unless told.
+_BT709 = [
+    "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
+    "-color_trc", "bt709", "-color_range", "tv",
+]  # fmt: skip
 
 
 @cache
@@ -48,6 +59,7 @@ class VideoWriter:
         height, width = (length + length % 2 for length in size)
         self._process: subprocess.Popen[bytes] | None = None
         self._capture: cv2.VideoWriter | None = None
+        self._written = 0
         if _has_h264():
             # A pipe could fill up and stall the program.
             self._messages = tempfile.TemporaryFile()  # noqa: SIM115
@@ -55,7 +67,7 @@ class VideoWriter:
             raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
             encoder = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), "-pix_fmt", "yuv420p"]
             self._process = subprocess.Popen(
-                [*_command(), *raw, *encoder, "-movflags", "+faststart", str(path.resolve())],
+                [*_command(), *raw, *_BT709, *encoder, "-movflags", "+faststart", str(path.resolve())],
                 stdin=subprocess.PIPE,
                 stderr=self._messages,
                 start_new_session=True,  # Ctrl-C is ours to handle
@@ -72,6 +84,7 @@ class VideoWriter:
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._capture is not None:
             self._capture.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+            self._written += 1
             return
         assert self._process is not None and self._process.stdin is not None
         try:
@@ -82,8 +95,9 @@ class VideoWriter:
 
     def close(self) -> None:
         """Finish the file; it can be called again."""
-        if self._capture is not None:
+        if self._capture is not None and self._capture.isOpened():
             self._capture.release()
+            self._check_count()
         if self._process is None or self._process.stdin is None or self._process.stdin.closed:
             return
         with contextlib.suppress(BrokenPipeError):  # its exit code says so too
@@ -91,6 +105,18 @@ class VideoWriter:
         if self._process.wait() != 0:
             self._messages.seek(0)
             raise OSError(f"ffmpeg cannot write {self._path}: {_last_line(self._messages.read())}")
+
+    def _check_count(self) -> None:
+        """OpenCV's writer keeps a full disk to itself: what it wrote is counted."""
+        try:
+            found = count_frames(self._path) if self._written else 0
+        except (BadFileError, FileNotFoundError):
+            found = 0
+        if found != self._written:
+            raise OSError(
+                f"{self._path}: {found} of {self._written} frames were written; is the disk full? "
+                f"ffmpeg, where it is installed, says what failed"
+            )
 
 
 def add_sound(video: Path, source: Path, start: float, seconds: float) -> None:

@@ -1,13 +1,14 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hmhi.media import video_out
-from hmhi.media.video_in import count_frames
+from hmhi.media.video_in import VideoFile, count_frames
 from hmhi.media.video_out import VideoWriter, add_sound
 
 needs_ffmpeg = pytest.mark.skipif(
@@ -65,9 +66,71 @@ def test_what_browsers_play(tmp_path):
     assert (video["width"], video["height"], video["nb_frames"]) == (48, 34, "6")
 
 
+COLOURS = np.array([(r, g, b) for r in (0, 128, 255) for g in (0, 128, 255) for b in (0, 128, 255)], np.uint8)
+
+
+def worst_colour(picture):
+    """Largest error of any channel in the middle of the patches that `write_patches` draws."""
+    wide = picture.shape[1] // len(COLOURS)
+    middle = picture[picture.shape[0] // 2, wide // 2 :: wide]
+    return int(np.abs(middle.astype(int) - COLOURS).max())
+
+
+def write_patches(path, height):
+    width = height * 16 // 9 // len(COLOURS) // 2 * 2 * len(COLOURS)
+    picture = np.repeat(np.repeat(COLOURS[None], width // len(COLOURS), axis=1), height, axis=0)
+    writer = VideoWriter(path, 10, (height, width))
+    for _ in range(3):
+        writer.write(picture)
+    writer.close()
+    assert worst_colour(picture) == 0
+    return path
+
+
+@pytest.mark.parametrize("height", [240, 720])
+def test_colours_come_back(tmp_path, height):
+    """Tolerance: 4 levels by ffmpeg, 6 by OpenCV's writer."""
+    with VideoFile(write_patches(tmp_path / "a.mp4", height)) as video:
+        assert video.advance() and worst_colour(video.picture()) <= (4 if shutil.which("ffmpeg") else 6)
+
+
+@needs_ffmpeg
+def test_colours_are_those_of_bt709_and_say_so(tmp_path):
+    path = write_patches(tmp_path / "a.mp4", 720)
+    (video,) = probe(path).values()
+    keys = ("color_space", "color_primaries", "color_transfer", "color_range")
+    assert [video[key] for key in keys] == ["bt709", "bt709", "bt709", "tv"]
+    # a player that ignores the tags and takes HD for BT.709, as players do
+    done = subprocess.run(
+        [
+            "ffmpeg", "-loglevel", "error", "-i", str(path), "-vf", "scale=in_color_matrix=bt709:in_range=tv",
+            "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-",
+        ],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    shown = np.frombuffer(done.stdout, np.uint8).reshape(video["height"], video["width"], 3)
+    assert worst_colour(shown) <= 4
+
+
 def test_without_ffmpeg(tmp_path, monkeypatch):
     without_ffmpeg(monkeypatch)
     assert count_frames(write(tmp_path / "a.mp4")) == 6
+    # A full disk, of which OpenCV's writer says nothing.
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
+        "from hmhi.media import video_out\n"
+        "video_out._has_h264 = lambda: False\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "writer = video_out.VideoWriter(Path(sys.argv[1]), 10, (90, 160))\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (40, 90, 160, 3), np.uint8)\n"
+        "[writer.write(picture) for picture in noise]\n"
+        "try: writer.close()\n"
+        "except OSError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "b.mp4")], capture_output=True, text=True
+    )
+    assert "b.mp4: 0 of 40 frames were written; is the disk full?" in done.stdout, done.stderr
 
 
 @needs_ffmpeg

@@ -206,7 +206,7 @@ def _describe(
         }
     return {
         "dataset": recipe.name,
-        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "sources": list(named.values()),
         "layout": recipe.layout,
         "truth": recipe.truth,
