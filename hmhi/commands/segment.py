@@ -103,7 +103,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     network.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
-        help="bf16 and fp16 are faster on GPUs, bf16 on CPUs with AMX",
+        help="bf16 is faster on CPUs with AMX; docs/PERFORMANCE.md says what was measured",
     )
     network.add_argument(
         "--compile", action="store_true", help="torch.compile; slow to start, see docs/PERFORMANCE.md"
