@@ -20,6 +20,7 @@ DOORS: dict[str, set[str]] = {
     "memory": {"layers", "errors"},
     "evaluation": {"media", "config", "errors"},
     "models": {"layers", "memory", "config", "errors"},
+    "exports": {"media", "errors", "version"},
     "synthetic": {"flow", "media", "config", "errors"},
     "data": {"synthetic", "flow", "layers", "media", "config", "errors"},
     "viz": {"layers", "models", "media"},
