@@ -23,7 +23,7 @@ DOORS: dict[str, set[str]] = {
     "exports": {"media", "errors", "version"},
     "synthetic": {"flow", "media", "config", "errors"},
     "data": {"synthetic", "flow", "layers", "media", "config", "errors"},
-    "viz": {"layers", "models", "media"},
+    "viz": {"layers", "models", "media", "errors"},
     "runtime": {"models", "memory", "layers", "config", "errors", "version"},
     "training": {
         "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",

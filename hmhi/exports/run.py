@@ -12,14 +12,9 @@ from PIL import Image
 
 from hmhi.errors import UserError
 from hmhi.media.atomic import write_atomically
-from hmhi.media.pictures import (
-    IMAGE_SUFFIXES,
-    MASK_SUFFIXES,
-    list_files,
-    read_bytes,
-    read_mask_values,
-    read_rgb,
-)
+from hmhi.media.masks import VOID, read_labels
+from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES, list_files, read_bytes
+from hmhi.media.pictures import read_rgb
 
 UNKNOWN_SUFFIX = ".jpg"
 """Of frames whose source is gone, or is a video file."""
@@ -38,7 +33,8 @@ class LabelVideo:
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Stem and labels (H, W) uint8 of each frame: 0 is background, other values are object ids."""
         for path in self.masks:
-            yield path.stem, read_mask_values(path)
+            labels = read_labels(path)
+            yield path.stem, np.where(labels == VOID, 0, labels)
 
     def image_name(self, stem: str) -> str:
         """File name of a frame, as annotation tools look for it."""

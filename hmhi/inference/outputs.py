@@ -23,19 +23,21 @@ import numpy as np
 from PIL import Image
 
 from hmhi.inference.inputs import InputVideo
+from hmhi.inference.rendered import RenderedVideo
 from hmhi.inference.segmenter import FrameResult, VideoSegmenter
 from hmhi.inference.sources import Source
 from hmhi.media.atomic import write_atomically
 from hmhi.media.rle import MaskTrack
-from hmhi.media.video_out import VideoWriter, add_sound, ffmpeg
 from hmhi.viz.attention import MemoryProbe, PixelView
-from hmhi.viz.overlay import cut_out, draw_overlay, draw_strip
+from hmhi.viz.composite import Background
+from hmhi.viz.overlay import cut_out, cut_out_for_video, draw_overlay, draw_strip, opacity
 
 log = logging.getLogger(__name__)
 
 # attention first, as results are closed in this order, and whatever befalls the others it must let go of the network
 KINDS = {
     "attention": "", "masks": "", "prob": "", "matte": "", "overlay": ".mp4", "strip": ".png", "coco": ".json",
+    "alpha_mov": ".mov", "alpha_webm": ".webm", "composite": ".mp4",
 }  # fmt: skip
 """Every kind of result -> suffix of its file; one without a suffix is a folder of PNGs, one for each frame except
 for ``attention``."""
@@ -44,10 +46,8 @@ RECORDS = "sequences"
 PARTIAL = ".partial"
 """Hidden folder in which results grow."""
 PALETTE = [0, 0, 0, 128, 0, 0]  # DAVIS: background black, first object dark red
-UNKNOWN_FPS = 24.0  # of an overlay whose source has no frame rate
 STRIP_PANELS = 5
 STRIP_HEIGHT = 240
-MAX_PAUSE = 60.0  # seconds between two frames beyond which time stamps are taken for wrong
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class OutputSettings:
     """Probability at the edge of the mask, for cut-outs."""
     attention: AttentionSettings | None = None
     """Due where `kinds` has ``attention``."""
+    background: Background | None = None
+    """Due where `kinds` has ``composite``."""
 
 
 class ResultWriter:
@@ -137,8 +139,9 @@ class ResultWriter:
 
     def _open(self, kind: str) -> Output:
         path = self._work / kind
-        if kind == "overlay":
-            return Overlay(path, self._source, self._video.file)
+        if kind in ("overlay", "composite", "alpha_mov", "alpha_webm"):
+            draw = partial(_rendered, kind, self._settings)
+            return RenderedVideo(path, KINDS[kind], self._source, self._video.file, draw)
         if kind == "strip":
             return Strip(path)
         if kind == "coco":
@@ -190,69 +193,6 @@ class Pictures:
 
     def close(self, *, complete: bool) -> None:
         """Nothing is open."""
-
-
-class Overlay:
-    """A video with the mask drawn in, as fast as the source plays, with its sound.
-
-    The rate is constant. Where time stamps run away from it (variable frame rate, a slow camera), pictures are
-    repeated or left out, so that it never is more than one picture early or late.
-    """
-
-    def __init__(self, path: Path, source: Source, file: Path | None) -> None:
-        self._path = path.with_suffix(".mp4")  # encoders go by it
-        self._final = path
-        self._file = file
-        self._fps = (source.fps or UNKNOWN_FPS) / source.every
-        self._writer: VideoWriter | None = None
-        self._last: np.ndarray | None = None
-        self._written = 0
-        self._start: float | None = None
-        self._shift = 0.0  # of time stamps that jumped
-
-    def add(self, result: FrameResult, stem: str) -> None:
-        """Draw and encode a frame."""
-        picture = draw_overlay(result.frame, result.mask)
-        if self._writer is None:
-            self._writer = VideoWriter(self._path, self._fps, (picture.shape[0], picture.shape[1]))
-            self._start = result.time
-        late = self._late(result.time)
-        if self._last is not None:
-            for _ in range(int(late)):
-                self._encode(self._last)
-        if late > -1:
-            self._encode(picture)
-        self._last = picture
-
-    def _late(self, moment: float | None) -> float:
-        """How many pictures are missing before a frame with this time stamp."""
-        if moment is None or self._start is None:
-            return 0
-        late = (moment - self._start - self._shift) * self._fps - self._written
-        if abs(late) > MAX_PAUSE * self._fps:
-            self._shift += late / self._fps
-            return 0
-        return late
-
-    def _encode(self, picture: np.ndarray) -> None:
-        assert self._writer is not None
-        self._writer.write(picture)
-        self._written += 1
-
-    def close(self, *, complete: bool) -> None:
-        """Finish the video and add the sound."""
-        if self._writer is None:
-            return
-        try:
-            self._writer.close()
-        except OSError:
-            if complete:
-                raise
-        if not complete:
-            return
-        if self._file is not None and ffmpeg() is not None:
-            add_sound(self._path, self._file, self._start or 0, self._written / self._fps)
-        self._path.rename(self._final)
 
 
 class Strip:
@@ -400,6 +340,15 @@ def _picture(kind: str, threshold: float, result: FrameResult) -> Image.Image:
     if kind == "prob":
         return Image.fromarray(to_levels(result.prob))
     return Image.fromarray(cut_out(result.frame, result.prob, threshold))
+
+
+def _rendered(kind: str, settings: OutputSettings, result: FrameResult) -> np.ndarray:
+    if kind == "overlay":
+        return draw_overlay(result.frame, result.mask)
+    if kind == "composite":
+        assert settings.background is not None
+        return settings.background.draw(result.frame, opacity(result.prob, settings.threshold))
+    return cut_out_for_video(result.frame, result.prob, settings.threshold)
 
 
 def _mask_image(mask: np.ndarray) -> Image.Image:

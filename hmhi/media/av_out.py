@@ -62,7 +62,7 @@ def require_av(purpose: str) -> None:
         UserError: Says what to install.
     """
     if not has_av():
-        raise UserError(f"{purpose} needs PyAV: pip install 'av>=15', or the extra hmhi[video]")
+        raise UserError(f"{purpose} needs PyAV: pip install 'hmhi[video]', or pip install 'av>=18'")
 
 
 class AvWriter:
@@ -91,7 +91,7 @@ class AvWriter:
         self._written = 0
         self._rate = Fraction(fps).limit_denominator(1001)  # 29.97 is 30000/1001
         flags = {"movflags": "+faststart"} if path.suffix != ".webm" else {}
-        self._container = av.open(str(path), "w", options=flags)
+        self._container: Any = av.open(str(path), "w", options=flags)
         height, width = (side + side % 2 if codec.even else side for side in size)
         stream: Any = self._container.add_stream(codec.encoder, rate=self._rate, options=dict(codec.options))
         stream.width, stream.height, stream.pix_fmt = width, height, codec.pixels
@@ -116,7 +116,11 @@ class AvWriter:
         )
         # swscale's names: matrix 1 is BT.709; range 1 is limited, 2 is full
         frame = frame.reformat(
-            format=self._codec.pixels, src_colorspace=1, dst_colorspace=1, src_color_range=2, dst_color_range=1
+            format=self._codec.pixels,
+            src_colorspace=1,
+            dst_colorspace=1,
+            src_color_range=2,
+            dst_color_range=1,
         )
         frame.color_primaries = frame.color_trc = _BT709
         frame.pts, frame.time_base = self._written, 1 / self._rate
@@ -159,9 +163,6 @@ class _Sound:
         rate = 48000 if encoder == "libopus" else track.rate
         layout = "mono" if track.channels == 1 else "stereo"
         self._stream = target.add_stream(encoder, rate=rate, layout=layout)
-        target.start_encoding()  # which tells the size of the encoder's frames
-        size = self._stream.codec_context.frame_size
-        self._resampler = av.AudioResampler(self._stream.format.name, layout, rate, frame_size=size or None)
         self._frames = self._decode(track)
 
     def pixel_aspect(self, size: tuple[int, int]) -> Fraction | None:
@@ -191,8 +192,13 @@ class _Sound:
             self._source.close()
 
     def _decode(self, track: Any) -> Iterator[Any]:
-        """Frames from the start on, as the encoder wants them, counted from 0."""
-        rate = self._stream.rate
+        """Frames from the start on, as the encoder, which must be open, wants them, counted from 0."""
+        import av
+
+        rate, context = self._stream.rate, self._stream.codec_context
+        resampler = av.AudioResampler(
+            context.format.name, context.layout.name, rate, frame_size=context.frame_size or None
+        )
         position: int | None = None
         try:
             for frame in self._source.decode(track):
@@ -201,7 +207,7 @@ class _Sound:
                 if position is None:
                     position = max(0, round((frame.time - self._start) * rate))
                 frame.pts = None
-                for part in self._resampler.resample(frame):
+                for part in resampler.resample(frame):
                     part.pts, part.time_base = position, Fraction(1, rate)
                     position += part.samples
                     yield part
