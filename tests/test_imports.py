@@ -34,8 +34,8 @@ DOORS: dict[str, set[str]] = {
         "errors", "version",
     },
     "commands": {
-        "__init__", "training", "inference", "runtime", "viz", "data", "models", "synthetic", "evaluation", "flow",
-        "media", "config", "errors", "version",
+        "__init__", "training", "inference", "exports", "runtime", "viz", "data", "models", "synthetic", "evaluation",
+        "flow", "media", "config", "errors", "version",
     },
     "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip

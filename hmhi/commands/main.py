@@ -31,7 +31,9 @@ COMMANDS = {
     "train": Command("train", "train a model", "train.py"),
     "flow": Command("make_flow", "compute the optical flow of frame folders", "make_flow.py"),
     "data": Command("data", "prepare, check or draw data sets", "prepare_data.py, check_data.py, make_synthetic.py"),
-    "export": Command("export_weights", "write a checkpoint's weights for release", "export_weights.py"),
+    "export": Command(
+        "export", "write masks for annotation tools, or weights for release", "export_masks.py, export_weights.py"
+    ),
     "benchmark": Command("benchmark", "measure speed (needs the repository)", "benchmark.py"),
 }  # fmt: skip
 

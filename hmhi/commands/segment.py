@@ -32,10 +32,12 @@ from hmhi.inference.segment import (
 )
 from hmhi.inference.segmenter import EMBEDDED, VideoSegmenter
 from hmhi.media.atomic import file_sha256
+from hmhi.media.av_out import has_av, require_av
 from hmhi.media.video_out import ffmpeg
 from hmhi.runtime import distributed
 from hmhi.runtime.allocator import keep_pages
 from hmhi.runtime.distributed import Ranks, process_group
+from hmhi.viz.composite import Background
 
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 
@@ -71,6 +73,13 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     )
     results.add_argument("--overlay", action="store_true", help="overlay/<video>.mp4, with sound")
     results.add_argument("--matte", action="store_true", help="the object cut out, matte/<video>/<frame>.png")
+    results.add_argument(
+        "--alpha", choices=("mov", "webm"), action="append", default=[],
+        help="video with transparency: ProRes 4444 (alpha_mov/<video>.mov) or VP9 (alpha_webm/<video>.webm)",
+    )  # fmt: skip
+    results.add_argument(
+        "--background", metavar="COLOUR|IMAGE|blur", help="the object before this, composite/<video>.mp4"
+    )
     results.add_argument(
         "--strip", action="store_true", help="a few frames in one picture, strip/<video>.png"
     )
@@ -126,13 +135,18 @@ def image_size(text: str) -> list[int]:
 
 def run(args: argparse.Namespace, ranks: Ranks) -> int:
     inputs, header, segmenter = prepare(args, ranks)
-    kinds = [kind for kind in KINDS if kind == "masks" or vars(args)["save_prob" if kind == "prob" else kind]]
+    kinds = [kind for kind in KINDS if wanted(args, kind)]
     attention = (
         AttentionSettings(segmenter, tuple(args.attention), args.attention_frame) if args.attention else None
     )
-    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention)
-    if args.overlay and ranks.is_main and ffmpeg() is None and any(video.file for video in inputs.videos):
-        print("note: without ffmpeg, overlays have no sound, and browsers do not play them", file=sys.stderr)
+    background = Background(args.background) if args.background else None
+    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention, background)
+    drawn = args.overlay or args.background
+    if drawn and ranks.is_main and ffmpeg() is None and not has_av() and any(v.file for v in inputs.videos):
+        print(
+            "note: without ffmpeg or the extra hmhi[video], mp4 files have no sound, and browsers do not play them",
+            file=sys.stderr,
+        )
     if ranks.is_main:
         write_record(args.output, header)
     try:
@@ -157,6 +171,14 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
     return 0
 
 
+def wanted(args: argparse.Namespace, kind: str) -> bool:
+    """Whether a kind of result is asked for."""
+    if kind.startswith("alpha_"):
+        return kind.removeprefix("alpha_") in args.alpha
+    option = {"prob": "save_prob", "composite": "background"}.get(kind, kind)
+    return kind == "masks" or bool(vars(args)[option])
+
+
 def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
     """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
     problem = ""
@@ -178,6 +200,10 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
         raise UserError("--attention-frame needs --attention X Y, the pixel to look at")
     if args.attention and args.compile:
         raise UserError("--attention cannot look into a compiled network; leave --compile out")
+    if args.alpha:
+        require_av("--alpha")
+    if args.background:
+        Background(args.background)
     data_root = Path(load_config(None, args.overrides).data.root)
     inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
     check_output(args.output, inputs)
@@ -215,6 +241,7 @@ def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[s
         "precision": segmenter.config.precision,
         "attention": args.attention,
         "attention_frame": args.attention_frame,
+        "background": args.background,
         "overrides": args.overrides,
     }
     if ranks.is_main:
