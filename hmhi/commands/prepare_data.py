@@ -33,9 +33,17 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--link", action="store_true", help="link to the images of source folders")
     how.add_argument("--copy", action="store_true", help="copy the images (default)")
+    parser.add_argument(
+        "--splits",
+        choices=["train", "val", "both"],
+        help="take these splits only, even where some of their published videos are missing (default: every split "
+        "that the sources hold, complete)",
+    )
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    manifest = prepare(RECIPES[args.dataset], args.source, args.root, "link" if args.link else "copy")
+    manifest = prepare(
+        RECIPES[args.dataset], args.source, args.root, "link" if args.link else "copy", args.splits
+    )
     for split, counts in manifest["splits"].items():
         print(f"{split}: {counts['videos']} videos, {counts['frames']} frames, {counts['masks']} masks")
     print(f"next: python tools/check_data.py {args.dataset} --root {args.root}")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from hmhi.data.prepare.recipe import SourceError
 from hmhi.data.prepare.recipes import RECIPES
 from hmhi.data.prepare.write import prepare
 from hmhi.data.splits import DAVIS16_TRAIN, DAVIS16_VAL, FBMS_TEST, FBMS_TRAIN, PUBLISHED
+from hmhi.errors import BadFileError
 from hmhi.media.masks import read_mask
 from hmhi.media.pictures import read_rgb
 
@@ -39,11 +42,14 @@ def masks_of(video):
     return {frame.stem: read_mask(frame.mask) for frame in video.frames if frame.mask is not None}
 
 
-def assert_canonical(video):
+def assert_stored(video, labels):
+    """Masks are palette images that hold these ids, in the colours that everybody uses for them."""
     for frame in video.frames:
         if frame.mask is not None:
             with Image.open(frame.mask) as image:
-                assert image.mode == "P" and set(np.unique(np.array(image))) <= {0, 1}
+                assert image.mode == "P"
+                np.testing.assert_array_equal(np.array(image), labels)
+                assert image.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
 
 
 def davis(base: Path, mask, palette):
@@ -71,7 +77,7 @@ def test_davis16_from_either_archive(tmp_path, mask, palette):
     train, val = (scanned(tmp_path / "data", "davis16", split) for split in ("train", "val"))
     assert len(train) == 30 and len(val) == 20 and set(val) == set(DAVIS16_VAL)
     np.testing.assert_array_equal(masks_of(val["dog"])["00001"], HALF)
-    assert_canonical(val["dog"])
+    assert_stored(val["dog"], mask if palette else HALF)
     assert manifest["splits"]["val"] == {
         "videos": 20,
         "frames": 40,
@@ -83,17 +89,53 @@ def test_davis16_from_either_archive(tmp_path, mask, palette):
     assert not (tmp_path / "data/DAVIS-16/.work").exists()
 
 
-def test_davis16_incomplete(tmp_path):
+def test_davis16_incomplete(tmp_path, caplog):
+    caplog.set_level("INFO")
     source = davis(tmp_path / "source", half_mask(SIZE), False)
     shutil.rmtree(source / "JPEGImages/480p/dog")
-    with pytest.raises(SourceError, match="1 val videos are missing: dog"):
+    with pytest.raises(SourceError, match="1 of the 20 val videos are missing: dog; --splits"):
         prepare(RECIPES["davis16"], [source], tmp_path / "data")
+    assert not (tmp_path / "data/DAVIS-16").exists()
     (source / "Annotations/480p/bear/00001.png").unlink()
-    with pytest.raises(SourceError, match="train/bear: image 00001 has no mask"):
-        prepare(RECIPES["davis16"], [source], tmp_path / "data")
+    (source / "Annotations/480p/cows/00000.png").unlink()
+    with pytest.raises(SourceError, match=r"train/bear: image 00001 has no mask .* \(and 1 more problems\)"):
+        prepare(RECIPES["davis16"], [source], tmp_path / "data", part="both")
+    save(source / "Annotations/480p/cows/00000.png", half_mask(SIZE))
+    manifest = prepare(RECIPES["davis16"], [source], tmp_path / "data", part="val")
+    assert {split: counts["videos"] for split, counts in manifest["splits"].items()} == {"val": 19}
+    assert "left out: 30 train videos" in caplog.text
+    assert "1 of the 20 val videos are missing: dog" in caplog.text
+    for name in DAVIS16_TRAIN:
+        shutil.rmtree(source / "JPEGImages/480p" / name)
+    with pytest.raises(SourceError, match="found no train videos in"):
+        prepare(RECIPES["davis16"], [source], tmp_path / "none", part="train")
 
 
-def test_ytvos_merges_objects_and_takes_frames_in_between(tmp_path):
+def test_a_source_that_holds_one_part_only(tmp_path, caplog):
+    source = davis(tmp_path / "source", half_mask(SIZE), False)
+    for name in DAVIS16_TRAIN:
+        shutil.rmtree(source / "JPEGImages/480p" / name)
+    assert list(prepare(RECIPES["davis16"], [source], tmp_path / "data")["splits"]) == ["val"]
+    assert "30 of the 30 train videos are missing" in caplog.text
+
+
+def test_what_a_user_has_of_davis16(shared_data, tmp_path, repository):
+    """The command on real sequences, one of either split."""
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / "source" / kind / "480p").mkdir(parents=True)
+        for name in ("bear", "cows"):
+            real = shared_data / "davis16" / kind / "480p" / name
+            (tmp_path / "source" / kind / "480p" / name).symlink_to(real)
+    command = [sys.executable, repository / "tools/prepare_data.py", "davis16", "--link", "--splits", "val"]
+    source = ["--source", tmp_path / "source", "--root", tmp_path / "data"]
+    done = subprocess.run([*map(str, command + source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "left out: 1 train videos" in done.stderr
+    assert "19 of the 20 val videos are missing: blackswan" in done.stderr
+    assert len(scanned(tmp_path / "data", "davis16", "val")["cows"].frames) == 104
+
+
+def test_ytvos_keeps_objects_and_takes_frames_in_between(tmp_path):
     source = tmp_path / "source"
     for t in (0, 5, 10):
         save(source / f"train/JPEGImages/0a2/{t:05d}.jpg", picture(t, SIZE))
@@ -103,7 +145,7 @@ def test_ytvos_merges_objects_and_takes_frames_in_between(tmp_path):
     video = scanned(tmp_path / "five", "ytvos", "train")["0a2"]
     assert [f.stem for f in video.frames] == ["00000", "00005", "00010"]
     np.testing.assert_array_equal(masks_of(video)["00005"], HALF)
-    assert_canonical(video)
+    assert_stored(video, two_objects())
     for t in range(11):
         save(source / f"train_all_frames/JPEGImages/0a2/{t:05d}.jpg", picture(t, SIZE))
     prepare(RECIPES["ytvos"], [source / "train", source / "train_all_frames"], tmp_path / "all")
@@ -158,13 +200,13 @@ def test_fbms(tmp_path):
     assert [f.stem for f in val["tennis"].frames] == ["tennis_09", "tennis_10", "tennis_11"]
     assert list(masks_of(val["tennis"])) == ["tennis_10"]
     np.testing.assert_array_equal(read_rgb(val["tennis"].frames[0].image), read_rgb(tennis / "tennis9.jpg"))
-    assert_canonical(val["camel01"])
+    assert_stored(val["camel01"], HALF)
 
 
 def test_fbms_that_holds_davis(tmp_path):
     for name in DAVIS16_VAL:
         save(tmp_path / f"FBMS/Testset/{name}/00000.jpg", picture(0, SIZE))
-    with pytest.raises(SourceError, match=r"30 of its 30 videos are missing: .*\(DAVIS, for one\)"):
+    with pytest.raises(SourceError, match=r"none of its 30 videos; .*\(DAVIS, for one\)"):
         prepare(RECIPES["fbms"], [tmp_path / "FBMS"], tmp_path / "data")
 
 
@@ -346,7 +388,7 @@ def test_manifest(tmp_path):
     assert stored["splits"]["train"]["bytes"] == sum(
         len(content) for content in tree(tmp_path / "data").values()
     )
-    assert "palette index above 0" in stored["truth"]
+    assert "object ids" in stored["truth"]
     again = prepare(RECIPES["ytvos"], [source], tmp_path / "again")
     assert again["videos"] == manifest["videos"]
     save(source / "train/JPEGImages/v1/00005.jpg", picture(77, SIZE))
@@ -396,7 +438,7 @@ def test_faults_of_sources(tmp_path):
     with pytest.raises(SourceError, match="neither a folder nor a zip or tar archive"):
         prepare(RECIPES["ytvos"], [tmp_path / "readme.txt"], tmp_path / "data")
     (tmp_path / "train.zip").write_bytes(b"<html>quota exceeded</html>")
-    with pytest.raises(ValueError, match=r"train\.zip: damaged or unsupported archive .*download it again"):
+    with pytest.raises(BadFileError, match=r"train\.zip: damaged or unsupported archive .*download it again"):
         prepare(RECIPES["ytvos"], [tmp_path / "train.zip"], tmp_path / "data")
     (tmp_path / "empty").mkdir()
     for recipe in RECIPES.values():
@@ -404,9 +446,15 @@ def test_faults_of_sources(tmp_path):
             prepare(recipe, [tmp_path / "empty"], tmp_path / "data")
     source = small_source(tmp_path)
     broken = source / "train/JPEGImages/v1/00005.jpg"
-    broken.write_bytes(b"")
-    with pytest.raises(ValueError, match="file is empty"):
-        prepare(RECIPES["ytvos"], [source], tmp_path / "data")
+    whole = broken.read_bytes()
+    for content, reason in ((b"", "file is empty"), (whole[:-20], "damaged image")):
+        broken.write_bytes(content)
+        for mode in ("copy", "link"):
+            with pytest.raises(BadFileError, match=reason):
+                prepare(RECIPES["ytvos"], [source], tmp_path / "data", mode)
+        images = tmp_path / "data/Youtube-VOS/Images/train"
+        assert [path.name for path in images.iterdir()] == ["v0"]
+        assert not (tmp_path / "data/Youtube-VOS/.work").exists()
     save(broken, picture(0, (24, 32)))
     with pytest.raises(SourceError, match=r"mask is 16x12 but .* is 32x24"):
         prepare(RECIPES["ytvos"], [source], tmp_path / "data")

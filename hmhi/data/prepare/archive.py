@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from hmhi.errors import BadFileError
+
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -29,7 +31,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool])
         The sub-folder.
 
     Raises:
-        ValueError: The archive is damaged, or a member's name leads out of the folder.
+        BadFileError: The archive is damaged, or a member's name leads out of the folder.
         OSError: The disk is full.
     """
     target = folder / archive.name
@@ -50,7 +52,9 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool])
             with (target / path).open("wb") as sink:
                 shutil.copyfileobj(content, sink)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{archive}: damaged or unsupported archive ({error}); download it again") from None
+        raise BadFileError(
+            f"{archive}: damaged or unsupported archive ({error}); download it again"
+        ) from None
     done.write_text(stamp)
     return target
 
@@ -78,5 +82,5 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 def _safe_path(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name.removeprefix("./"))
     if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
-        raise ValueError(f"{archive}: refused, its member {name[:80]!r} is not a plain relative path")
+        raise BadFileError(f"{archive}: refused, its member {name[:80]!r} is not a plain relative path")
     return path

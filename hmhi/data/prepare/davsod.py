@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceVideo,
     above_half,
     files_by_stem,
     find_folders,
@@ -25,7 +25,7 @@ _SPLITS = {
 }
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Sequences of whichever of the five parts are given.
 
     Raises:
@@ -67,7 +67,7 @@ RECIPE = Recipe(
     source="https://github.com/DengPingFan/DAVSOD (packages of 2021-02-18)",
     truth="GT_object_level above 127; Easy-35 becomes val, Normal-25 val_normal, Difficult-20 val_difficult",
     find=find,
-    foreground=above_half,
+    labels=above_half,
     skip_folders=frozenset(
         {"GT_instance_level", "Fixation_maps", "Fixation_maps_smoothed", "Fixation_records", "Imgs_fused"}
     ),

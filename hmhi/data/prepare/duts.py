@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedFrame,
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceFrame,
-    SourceVideo,
     above_half,
     files_by_stem,
     find_folders,
@@ -17,7 +17,7 @@ from hmhi.data.prepare.recipe import (
 from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Images of DUTS-TR (train) and, where given, DUTS-TE (val).
 
     Raises:
@@ -33,7 +33,7 @@ def find(folders: Sequence[Path]) -> list[SourceVideo]:
                 raise SourceError(
                     f"{images_at.parent}: {odd[0]} has no image or no mask ({len(odd)} such files)"
                 )
-            videos += [SourceVideo(split, s, (SourceFrame(s, images[s], masks[s]),)) for s in images]
+            videos += [PublishedVideo(split, s, (PublishedFrame(s, images[s], masks[s]),)) for s in images]
     if not videos:
         raise SourceError("no folder DUTS-TR-Image or DUTS-TE-Image")
     return videos
@@ -45,5 +45,5 @@ RECIPE = Recipe(
     source="http://saliencydetection.net/duts/",
     truth="values above 127",
     find=find,
-    foreground=above_half,
+    labels=above_half,
 )

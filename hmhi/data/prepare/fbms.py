@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hmhi.data.prepare.recipe import (
+    PublishedFrame,
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceFrame,
-    SourceVideo,
     files_by_stem,
     find_folders,
 )
@@ -34,11 +34,11 @@ _DARK_IN = {"marple2": 102, "marple7": 12}
 """A grey region of marple2 is background; the objects of marple7 are nearly black."""
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
-    """Videos of ``Trainingset`` (29) and ``Testset`` (30).
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
+    """The published videos of ``Trainingset`` (29) and ``Testset`` (30) that are there.
 
     Raises:
-        SourceError: Neither folder is there, it holds other videos, or truth without an image.
+        SourceError: Neither folder is there, it holds other videos only, or truth without an image.
     """
     videos = []
     for split, folder_name, published in (
@@ -48,19 +48,19 @@ def find(folders: Sequence[Path]) -> list[SourceVideo]:
         parents = find_folders(folders, folder_name)
         if not parents:
             continue
-        missing = [name for name in published if not (parents[0] / name).is_dir()]
-        if missing:
+        found = [name for name in published if (parents[0] / name).is_dir()]
+        if not found:
             raise SourceError(
-                f"{parents[0]}: {len(missing)} of its {len(published)} videos are missing: {', '.join(missing)}; "
-                f"copies of FBMS that hold other videos (DAVIS, for one) are in circulation"
+                f"{parents[0]}: none of its {len(published)} videos; copies of FBMS that hold other videos "
+                f"(DAVIS, for one) are in circulation"
             )
-        videos += [_find_video(split, parents[0] / name) for name in published]
+        videos += [_find_video(split, parents[0] / name) for name in found]
     if not videos:
         raise SourceError("no folder Trainingset or Testset")
     return videos
 
 
-def _find_video(split: str, folder: Path) -> SourceVideo:
+def _find_video(split: str, folder: Path) -> PublishedVideo:
     images = files_by_stem(folder, (".jpg", ".jpeg", ".png")) or files_by_stem(folder, (".ppm",))
     numbers = {_number(stem, folder.name): stem for stem in images}
     if len(numbers) != len(images):
@@ -83,8 +83,8 @@ def _find_video(split: str, folder: Path) -> SourceVideo:
     for number in sorted(numbers):
         stem = numbers[number]
         name = f"{folder.name}_{number:0{width}d}" if uneven else stem
-        frames.append(SourceFrame(name, images[stem], masks.get(stem)))
-    return SourceVideo(split, folder.name, tuple(frames))
+        frames.append(PublishedFrame(name, images[stem], masks.get(stem)))
+    return PublishedVideo(split, folder.name, tuple(frames))
 
 
 def _truth_files(folder: Path) -> list[Path]:
@@ -117,5 +117,5 @@ RECIPE = Recipe(
     truth="all objects merged: not white in .ppm; above 25 in .pgm (above 102 in marple2, 12 in marple7); "
     "_gt.pgm beside .ppm and PROB files ignored",
     find=find,
-    foreground=foreground,
+    labels=foreground,
 )

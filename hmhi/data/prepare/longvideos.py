@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceVideo,
     files_by_stem,
     find_folders,
     pair_by_stem,
@@ -17,7 +17,7 @@ from hmhi.data.prepare.recipe import (
 from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Every video below ``JPEGImages`` (or ``JPEGImages/480p``) of the original set.
 
     Raises:
@@ -43,6 +43,6 @@ RECIPE = Recipe(
     name="longvideos",
     layout="long_video/JPEGImages/<video>/<frame>.jpg, long_video/Annotations/<video>/<frame>.png (sparse)",
     source="https://github.com/xmlyqing00/AFB-URR, dataset/LongVideo_DS.py",
-    truth="any palette index above 0: objects merge",
+    truth="object ids as palette indices",
     find=find,
 )

@@ -10,7 +10,8 @@ import numpy as np
 
 from hmhi.data.index import check_name
 from hmhi.errors import UserError
-from hmhi.media.masks import read_mask, read_mask_values
+from hmhi.media.masks import read_labels, read_mask_values
+from hmhi.media.order import in_order
 
 
 class SourceError(UserError):
@@ -18,7 +19,7 @@ class SourceError(UserError):
 
 
 @dataclass(frozen=True)
-class SourceFrame:
+class PublishedFrame:
     """One frame as published."""
 
     stem: str
@@ -27,12 +28,14 @@ class SourceFrame:
 
 
 @dataclass(frozen=True)
-class SourceVideo:
+class PublishedVideo:
     """One video as published, under the name and split that it will have."""
 
     split: str
     name: str
-    frames: tuple[SourceFrame, ...]
+    frames: tuple[PublishedFrame, ...]
+    problems: tuple[str, ...] = ()
+    """Why it cannot be taken as it is."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -52,10 +55,10 @@ class Recipe:
     """Where that layout is documented."""
     truth: str
     """Which pixels become foreground."""
-    find: Callable[[Sequence[Path]], list[SourceVideo]]
+    find: Callable[[Sequence[Path]], list[PublishedVideo]]
     """Folders of unpacked archives -> videos."""
-    foreground: Callable[[Path], np.ndarray] = read_mask
-    """Reads one published mask to (H, W) in {0, 1} or bool."""
+    labels: Callable[[Path], np.ndarray] = read_labels
+    """Reads one published mask to object ids (H, W), or to {0, 1} where its truth does not tell objects apart."""
     resize_masks: bool = False
     """Whether masks of another size than their image are scaled to it (nearest neighbour)."""
     skip_folders: frozenset[str] = field(default_factory=frozenset)
@@ -87,7 +90,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Stem -> file of those with one of the suffixes, sorted, hidden ones left out.
+    """Stem -> file of those with one of the suffixes, in the order of frames, hidden ones left out.
 
     Raises:
         SourceError: Two files share a stem.
@@ -96,7 +99,7 @@ def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
         return {}
     known = tuple(suffixes)
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in in_order(folder.iterdir()):
         if path.suffix.lower() in known and not path.name.startswith("."):
             if path.stem in files:
                 raise SourceError(f"{path}: {files[path.stem].name} has the same stem")
@@ -106,17 +109,15 @@ def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
 
 def pair_by_stem(
     split: str, name: str, images: dict[str, Path], masks: dict[str, Path], *, dense: bool
-) -> SourceVideo:
+) -> PublishedVideo:
     """A video whose masks share the stems of their images.
 
-    Raises:
-        SourceError: A mask has no image, or in a dense set an image has no mask.
+    It has a problem where a mask has no image, or in a dense set an image has no mask.
     """
-    without = sorted(masks.keys() - images.keys())
-    if without:
-        raise SourceError(f"{split}/{name}: mask {without[0]} has no image ({len(without)} such masks)")
-    bare = sorted(images.keys() - masks.keys())
-    if dense and bare:
-        raise SourceError(f"{split}/{name}: image {bare[0]} has no mask ({len(bare)} such images)")
-    frames = (SourceFrame(stem, images[stem], masks.get(stem)) for stem in sorted(images))
-    return SourceVideo(split, name, tuple(frames))
+    problems = []
+    if without := in_order(masks.keys() - images.keys()):
+        problems.append(f"mask {without[0]} has no image ({len(without)} such masks)")
+    if dense and (bare := in_order(images.keys() - masks.keys())):
+        problems.append(f"image {bare[0]} has no mask ({len(bare)} such images)")
+    frames = (PublishedFrame(stem, images[stem], masks.get(stem)) for stem in in_order(images))
+    return PublishedVideo(split, name, tuple(frames), tuple(problems))

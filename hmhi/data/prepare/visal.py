@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceVideo,
     above_half,
     files_by_stem,
     find_folders,
@@ -20,7 +20,7 @@ from hmhi.media.packs import IMAGE_SUFFIXES
 _TRUTH = (".png", ".bmp", ".jpg")
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Sequences of the original layout, or of the one that the DAVSOD authors pass on.
 
     Raises:
@@ -57,7 +57,7 @@ def _truth_of(sequence: Path) -> Path:
     raise SourceError(f"{sequence}: no folder ground-truth beside Imgs")
 
 
-def _video(name: str, images: Path, masks: dict[str, Path]) -> SourceVideo:
+def _video(name: str, images: Path, masks: dict[str, Path]) -> PublishedVideo:
     if not masks:
         raise SourceError(f"{images}: no truth for any frame of {name}")
     return pair_by_stem("val", name, files_by_stem(images, IMAGE_SUFFIXES), masks, dense=False)
@@ -71,5 +71,5 @@ RECIPE = Recipe(
     "https://github.com/DengPingFan/DAVSOD",
     truth="values above 127",
     find=find,
-    foreground=above_half,
+    labels=above_half,
 )

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -19,11 +20,13 @@ from tqdm import tqdm
 
 from hmhi.data.catalog import get_spec
 from hmhi.data.prepare.archive import is_archive, unpack
-from hmhi.data.prepare.recipe import Recipe, SourceError, SourceFrame, SourceVideo
+from hmhi.data.prepare.recipe import PublishedFrame, PublishedVideo, Recipe, SourceError
+from hmhi.data.splits import PUBLISHED
+from hmhi.errors import UserError
 from hmhi.media.atomic import write_json
 from hmhi.media.masks import write_labels
 from hmhi.media.packs import IMAGE_SUFFIXES
-from hmhi.media.pictures import read_rgb, read_size
+from hmhi.media.pictures import read_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -34,52 +37,55 @@ _WANTED = IMAGE_SUFFIXES | {".ppm", ".pgm", ".txt"}
 
 
 def prepare(
-    recipe: Recipe, sources: Sequence[Path], root: Path, mode: Literal["copy", "link"] = "copy"
+    recipe: Recipe,
+    sources: Sequence[Path],
+    root: Path,
+    mode: Literal["copy", "link"] = "copy",
+    part: Literal["train", "val", "both"] | None = None,
 ) -> dict[str, Any]:
     """Convert a data set; a run that was interrupted continues where it stopped.
 
-    Every video appears under its final name only when it is complete. Images are copied or linked as they
-    are (``.ppm`` becomes ``.png``); masks are always rewritten as palette PNG in {0, 1}.
+    Every video appears under its final name only when it is complete. Images are decoded once, to be sure that they
+    are whole, and copied or linked as they are (``.ppm`` becomes ``.png``). Masks are always rewritten as palette
+    PNG; they keep the ids of objects where the published truth has them.
 
     Args:
         recipe: The data set.
         sources: Folders or zip or tar archives, as published.
         root: Folder that will hold the data set's folder.
         mode: ``link`` makes symbolic links to images in source folders instead of copies.
+        part: Splits to take, of which videos may be missing; None takes what the sources hold and refuses a split
+            that lacks some of its published videos.
 
     Returns:
         The manifest, which is also written to ``<root>/<folder>/manifest.json``.
 
     Raises:
         FileNotFoundError: A source does not exist.
-        SourceError: The sources have another layout than the published one.
-        ValueError: A file or archive is damaged.
+        SourceError: The sources have another layout than the published one, or lack videos.
+        BadFileError: A file or archive is damaged.
     """
+    _check_sources(sources, mode)
     base = root / get_spec(recipe.name).folder
     work = base / ".work"
-    folders = _open_sources(recipe, sources, work, mode)
     try:
-        videos = recipe.find(folders)
-    except SourceError as error:
-        raise SourceError(f"{recipe.name}: {error}. Expected: {recipe.layout}") from None
-    if not videos:
-        shown = ", ".join(str(source) for source in sources)
-        raise SourceError(f"{recipe.name}: found no videos in {shown}. Expected: {recipe.layout}")
-    _refuse_duplicates(recipe, videos)
-    still = get_spec(recipe.name).still
-    for video in tqdm(videos, desc=recipe.name, unit="video", disable=None):
-        if still:
-            _write_still(recipe, video, base, mode, work)
-        else:
-            _write_video(recipe, video, base, mode, work)
-    manifest = _describe(recipe, sources, videos, base)
+        folders = _open_sources(recipe, sources, work)
+        videos = _find_videos(recipe, sources, folders, part)
+        write = _write_still if get_spec(recipe.name).still else _write_video
+        for video in tqdm(videos, desc=recipe.name, unit="video", disable=None):
+            write(recipe, video, base, mode, work)
+        manifest = _describe(recipe, sources, videos, base)
+    except UserError:  # after an interruption or on a full disk what was unpacked is kept for the next run
+        shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            base.rmdir()  # only if it is empty
+        raise
     write_json(base / MANIFEST, manifest, indent=1)
     shutil.rmtree(work)
     return manifest
 
 
-def _open_sources(recipe: Recipe, sources: Sequence[Path], work: Path, mode: str) -> list[Path]:
-    folders = []
+def _check_sources(sources: Sequence[Path], mode: str) -> None:
     for source in sources:
         if not source.exists():
             raise FileNotFoundError(f"{source}: no such file or folder")
@@ -89,6 +95,10 @@ def _open_sources(recipe: Recipe, sources: Sequence[Path], work: Path, mode: str
             raise SourceError(
                 f"{source}: images inside an archive cannot be linked to; copy them, or unpack it"
             )
+
+
+def _open_sources(recipe: Recipe, sources: Sequence[Path], work: Path) -> list[Path]:
+    folders = []
     for source in sources:
         if is_archive(source):
             logger.info("unpacking %s", source)
@@ -104,15 +114,52 @@ def _is_wanted(recipe: Recipe, path: PurePosixPath) -> bool:
     return path.suffix.lower() in _WANTED and not hidden and recipe.skip_folders.isdisjoint(path.parts)
 
 
-def _refuse_duplicates(recipe: Recipe, videos: Sequence[SourceVideo]) -> None:
-    seen: set[tuple[str, str]] = set()
-    for video in videos:
-        if (video.split, video.name) in seen:
-            raise SourceError(f"{recipe.name}: {video.split}/{video.name} occurs twice in the sources")
-        seen.add((video.split, video.name))
+def _find_videos(
+    recipe: Recipe, sources: Sequence[Path], folders: Sequence[Path], part: str | None
+) -> list[PublishedVideo]:
+    """The videos to write, complete and without problems; says what is left out."""
+    try:
+        found = recipe.find(folders)
+    except SourceError as error:
+        raise SourceError(f"{recipe.name}: {error}. Expected: {recipe.layout}") from None
+    videos = [video for video in found if _belongs(video.split, part)]
+    if not videos:
+        what, shown = "videos" if part in (None, "both") else f"{part} videos", ", ".join(map(str, sources))
+        raise SourceError(f"{recipe.name}: found no {what} in {shown}. Expected: {recipe.layout}")
+    left_out = Counter(video.split for video in found if not _belongs(video.split, part))
+    for split, count in left_out.items():
+        logger.info("left out: %d %s videos", count, split)
+    _compare_with_published(recipe, videos, part)
+    counts = Counter(f"{video.split}/{video.name}" for video in videos)
+    problems = [f"{name} occurs twice in the sources" for name, count in counts.items() if count > 1]
+    problems += [f"{video.split}/{video.name}: {text}" for video in videos for text in video.problems]
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise SourceError(f"{recipe.name}: {problems[0]}{more}")
+    return videos
 
 
-def _write_video(recipe: Recipe, video: SourceVideo, base: Path, mode: str, work: Path) -> None:
+def _belongs(split: str, part: str | None) -> bool:
+    """Whether a split is of a part: DAVSOD has three test splits and one for validation, all of them ``val``."""
+    return part in (None, "both") or split.startswith(str(part))
+
+
+def _compare_with_published(recipe: Recipe, videos: Sequence[PublishedVideo], part: str | None) -> None:
+    """Refuse a split that lacks some of its published videos; with a part asked for, and without any, say so."""
+    names = {(video.split, video.name) for video in videos}
+    for (dataset, split), published in PUBLISHED.items():
+        missing = [name for name in published if (split, name) not in names]
+        if dataset != recipe.name or not missing or not _belongs(split, part):
+            continue
+        text = f"{len(missing)} of the {len(published)} {split} videos are missing"
+        if part is None and len(missing) < len(published):
+            raise SourceError(
+                f"{recipe.name}: {text}: {', '.join(missing)}; --splits train, val or both takes what is there"
+            )
+        logger.warning("%s: %s: %s", recipe.name, text, ", ".join(missing))
+
+
+def _write_video(recipe: Recipe, video: PublishedVideo, base: Path, mode: str, work: Path) -> None:
     images = base / "Images" / video.split / video.name
     masks = base / "Annotations" / video.split / video.name
     if images.exists():  # made last, so the video is complete
@@ -133,7 +180,7 @@ def _write_video(recipe: Recipe, video: SourceVideo, base: Path, mode: str, work
         source.rename(target)
 
 
-def _write_still(recipe: Recipe, video: SourceVideo, base: Path, mode: str, work: Path) -> None:
+def _write_still(recipe: Recipe, video: PublishedVideo, base: Path, mode: str, work: Path) -> None:
     images, masks = base / "Images" / video.split, base / "Annotations" / video.split
     (frame,) = video.frames
     image = images / _image_name(frame)
@@ -147,26 +194,27 @@ def _write_still(recipe: Recipe, video: SourceVideo, base: Path, mode: str, work
     (partial / image.name).rename(image)
 
 
-def _image_name(frame: SourceFrame) -> str:
+def _image_name(frame: PublishedFrame) -> str:
     suffix = frame.image.suffix.lower()
     return f"{frame.stem}{'.png' if suffix == '.ppm' else suffix}"
 
 
 def _write_frame(
-    recipe: Recipe, frame: SourceFrame, images: Path, masks: Path, mode: str, work: Path
+    recipe: Recipe, frame: PublishedFrame, images: Path, masks: Path, mode: str, work: Path
 ) -> None:
     target = images / _image_name(frame)
     target.unlink(missing_ok=True)
+    image = read_rgb(frame.image)  # decoded whole, so that a damaged one is found now
+    size = image.shape[:2]
     if frame.image.suffix.lower() == ".ppm":
-        Image.fromarray(read_rgb(frame.image)).save(target)
+        Image.fromarray(image).save(target)
     elif mode == "link":
         target.symlink_to(frame.image.resolve())
     else:
         _copy(frame.image, target, hard_link=work in frame.image.parents)
-    size = read_size(target)
     if frame.mask is None:
         return
-    mask = np.asarray(recipe.foreground(frame.mask)).astype(np.uint8)
+    mask = np.asarray(recipe.labels(frame.mask)).astype(np.uint8)
     if mask.shape != size:
         if not recipe.resize_masks:
             raise SourceError(
@@ -185,7 +233,7 @@ def _copy(source: Path, target: Path, *, hard_link: bool) -> None:
 
 
 def _describe(
-    recipe: Recipe, sources: Sequence[Path], videos: Sequence[SourceVideo], base: Path
+    recipe: Recipe, sources: Sequence[Path], videos: Sequence[PublishedVideo], base: Path
 ) -> dict[str, Any]:
     before = _read_manifest(base / MANIFEST)
     # A set may come in parts, one run for each: what earlier runs made stays described.
@@ -225,7 +273,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _describe_video(recipe: Recipe, video: SourceVideo, base: Path) -> dict[str, Any]:
+def _describe_video(recipe: Recipe, video: PublishedVideo, base: Path) -> dict[str, Any]:
     """Counts, size and one SHA-256 over names and contents of what was written."""
     inner = () if get_spec(recipe.name).still else (video.name,)
     digest, size = hashlib.sha256(), 0

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedFrame,
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceFrame,
-    SourceVideo,
     above_half,
     files_by_stem,
     find_folders,
@@ -19,7 +19,7 @@ from hmhi.data.prepare.recipe import (
 CLASSES = ("aeroplane", "bird", "boat", "car", "cat", "cow", "dog", "horse", "motorbike", "train")
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """One video for each annotated shot, called ``<class><video>_<shot>``.
 
     Raises:
@@ -39,8 +39,8 @@ def find(folders: Sequence[Path]) -> list[SourceVideo]:
         without = sorted(masks.keys() - images.keys())
         if without:
             raise SourceError(f"{labels}: label {without[0]} has no frame ({len(without)} such labels)")
-        frames = (SourceFrame(f"{n:05d}", images[n], masks.get(n)) for n in sorted(images))
-        videos.append(SourceVideo("val", f"{category}{video}_{shot}", tuple(frames)))
+        frames = (PublishedFrame(f"{n:05d}", images[n], masks.get(n)) for n in sorted(images))
+        videos.append(PublishedVideo("val", f"{category}{video}_{shot}", tuple(frames)))
     if not videos:
         raise SourceError("no folder called labels")
     return sorted(videos, key=lambda video: video.name)
@@ -71,6 +71,6 @@ RECIPE = Recipe(
     "http://vision.cs.utexas.edu/projects/videoseg/ (masks); layout as read by OnAVOS (crf/crf_youtube.py)",
     truth="JPEG values above 127; masks are half the frames' size in part and are scaled by nearest neighbour",
     find=find,
-    foreground=above_half,
+    labels=above_half,
     resize_masks=True,
 )

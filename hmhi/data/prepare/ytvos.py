@@ -1,4 +1,4 @@
-"""YouTube-VOS 2018 or 2019, training part: every fifth frame, objects merged to one foreground."""
+"""YouTube-VOS 2018 or 2019, training part: every fifth frame, object ids kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hmhi.data.prepare.recipe import (
+    PublishedVideo,
     Recipe,
     SourceError,
-    SourceVideo,
     files_by_stem,
     find_folders,
     pair_by_stem,
@@ -17,7 +17,7 @@ from hmhi.data.prepare.recipe import (
 from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
-def find(folders: Sequence[Path]) -> list[SourceVideo]:
+def find(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Videos of ``train``; where ``train_all_frames`` is given too, with the frames between its masks.
 
     Raises:
@@ -45,6 +45,6 @@ RECIPE = Recipe(
     layout="train/JPEGImages/<id>/00000.jpg, train/Annotations/<id>/00000.png (every fifth frame), "
     "optional train_all_frames/JPEGImages/<id>",
     source="https://youtube-vos.org/dataset/vos/; pytracking ltr/dataset/youtubevos.py",
-    truth="any palette index above 0: the objects of a video merge",
+    truth="object ids as palette indices",
     find=find,
 )
