@@ -100,7 +100,7 @@ def pair_trees(
     for name in wanted:
         stems = annotated.get(name, {})
         order = in_order(stems)
-        counted = order[1:-1] if protocol.drop_ends else order
+        counted = protocol.counted(order)
         pairs.left_out["first and last of their sequence"] += len(order) - len(counted)
         if order and not counted:
             problems.append(
@@ -175,7 +175,7 @@ def read_sequence_list(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file names no sequence.
+        UserError: The file names no sequence.
     """
     if not path.is_file():
         raise FileNotFoundError(f"list of sequences not found: {path}")
@@ -187,7 +187,7 @@ def read_sequence_list(path: Path) -> list[str]:
         first = Path(entry.split()[0])
         names.append(first.parent.name if first.suffix.lower() in SUFFIXES else entry)
     if not names:
-        raise ValueError(f"{path} names no sequence; write one name on each line")
+        raise UserError(f"{path} names no sequence; write one name on each line")
     return list(dict.fromkeys(names))
 
 

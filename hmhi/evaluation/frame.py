@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hmhi.errors import BadFileError
+from hmhi.errors import BadFileError, UserError
 from hmhi.evaluation.boundary import f_measure
 from hmhi.evaluation.files import Frame
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
@@ -54,7 +54,7 @@ def score_mask_files(frame: Frame, protocol: MaskProtocol, resize: Resize) -> Ma
     """Read one prediction and its annotation, and score J and F.
 
     Raises:
-        ValueError: A file cannot be read as a mask, or the sizes differ.
+        UserError: A file cannot be read as a mask, or the sizes differ.
     """
     truth_levels, _ = _read(frame.truth, "annotation")
     truth = truth_levels > 0
@@ -85,7 +85,7 @@ def score_map_files(frame: Frame, protocol: MapProtocol, resize: Resize) -> MapS
     """Read one soft map and its annotation, and score every measure.
 
     Raises:
-        ValueError: A file cannot be read as a map or mask, or the sizes differ.
+        UserError: A file cannot be read as a map or mask, or the sizes differ.
     """
     truth_levels, is_index = _read(frame.truth, "annotation")
     truth = truth_levels > (0 if is_index or truth_levels.max() <= 1 else 128)
@@ -106,7 +106,7 @@ def _read(path: Path, what: str) -> tuple[Levels, bool]:
     try:
         return read_levels(path)
     except (BadFileError, OSError) as error:
-        raise ValueError(f"{what} {error}") from None
+        raise UserError(f"{what} {error}") from None
 
 
 def _present(levels: Levels) -> NDArray[np.intp]:
@@ -119,7 +119,7 @@ def _match_size(levels: Levels, shape: tuple[int, ...], resize: Resize) -> Level
         return levels
     height, width = shape
     if resize == "none":
-        raise ValueError(
+        raise UserError(
             f"prediction is {levels.shape[1]}x{levels.shape[0]} pixels (width x height), "
             f"annotation {width}x{height}; --resize nearest would fit it"
         )

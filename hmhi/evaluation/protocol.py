@@ -6,13 +6,15 @@ lists what moves a number and by how much. A protocol is data only: `hmhi.evalua
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from hmhi.errors import UserError
 from hmhi.evaluation.saliency import Definitions
 
 Averaging = Literal["curve-of-videos", "curve-of-frames", "maxima-of-videos", "f-of-mean-precision-recall"]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,10 @@ class Protocol:
     """Leave out the first and the last annotated frame of each sequence."""
     sparse: bool = False
     """Only some frames are annotated, so predictions without annotation are expected."""
+
+    def counted(self, annotated: Sequence[Item]) -> Sequence[Item]:
+        """Those of a sequence's annotated frames, in order, that count; whatever stands for a frame."""
+        return annotated[1:-1] if self.drop_ends else annotated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,18 +258,18 @@ def find_protocol(table: Mapping[str, P], name: str | None, dataset: str | None,
         default: Name of the protocol that is taken where neither is given.
 
     Raises:
-        ValueError: A name is unknown; the message lists the known ones.
+        UserError: A name is unknown; the message lists the known ones.
     """
     if name is not None:
         if name not in table:
-            raise ValueError(f"unknown protocol {name!r}; known are {', '.join(table)}")
+            raise UserError(f"unknown protocol {name!r}; known are {', '.join(table)}")
         return table[name]
     if dataset is not None:
         for protocol in table.values():
             if dataset in protocol.datasets:
                 return protocol
         known = [known for protocol in table.values() for known in protocol.datasets]
-        raise ValueError(
+        raise UserError(
             f"no protocol belongs to data set {dataset!r} (known: {', '.join(known)}); name one by --protocol"
         )
     return table[default]

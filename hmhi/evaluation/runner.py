@@ -15,9 +15,16 @@ from typing import Literal, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from hmhi.errors import UserError
 from hmhi.evaluation.files import EvaluationError, Frame, Missing, Pairs, pair_trees
 from hmhi.evaluation.frame import MapScore, MaskScore, Resize, score_map_files, score_mask_files
-from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
+from hmhi.evaluation.protocol import (
+    MAP_PROTOCOLS,
+    MASK_PROTOCOLS,
+    MapProtocol,
+    MaskProtocol,
+    find_protocol,
+)
 from hmhi.evaluation.saliency import Saliency
 from hmhi.evaluation.summary import (
     FrameScore,
@@ -35,9 +42,9 @@ Scores = dict[str, list[tuple[Frame, Score]]]  # sequence -> its frames in order
 
 
 def evaluate(
-    pred: Path,
-    truth: Path,
-    protocol: MaskProtocol | MapProtocol,
+    pred: Path | str,
+    truth: Path | str,
+    protocol: MaskProtocol | MapProtocol | str,
     *,
     sequences: Sequence[str] | None = None,
     missing: Missing = "error",
@@ -51,7 +58,8 @@ def evaluate(
     Args:
         pred: Tree of predictions, ``<sequence>/<stem>.png``: masks or soft maps, as the protocol asks.
         truth: Tree of annotations with the same names.
-        protocol: The rules, from `hmhi.evaluation.protocol`.
+        protocol: The rules, from `hmhi.evaluation.protocol`, or their name. A name that stands for masks and for
+            maps, such as ``davis16``, means masks.
         sequences: Names to score; None takes every annotated sequence.
         missing: What a missing prediction is: an error, a frame with the worst score, or left out.
         extra: What a prediction without annotation is where the protocol expects none: an error, or left out.
@@ -62,17 +70,21 @@ def evaluate(
     Raises:
         FileNotFoundError: A root does not exist.
         EvaluationError: The trees cannot be scored as asked; all reasons are listed.
+        UserError: No protocol has that name.
     """
-    pairs = pair_trees(pred, truth, protocol, sequences=sequences, missing=missing, extra=extra)
+    pred, truth = Path(pred), Path(truth)
+    known: dict[str, MaskProtocol | MapProtocol] = {**MAP_PROTOCOLS, **MASK_PROTOCOLS}
+    rules = find_protocol(known, protocol, None, "") if isinstance(protocol, str) else protocol
+    pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra)
     workers = jobs or available_processors()
-    if isinstance(protocol, MaskProtocol):
-        score_frame = partial(score_mask_files, protocol=protocol, resize=resize)
+    if isinstance(rules, MaskProtocol):
+        score_frame = partial(score_mask_files, protocol=rules, resize=resize)
         mask_scores = _score_all(pred, pairs, score_frame, workers, progress)
-        return _mask_result(pred, truth, protocol, pairs, mask_scores)
+        return _mask_result(pred, truth, rules, pairs, mask_scores)
     map_scores = _score_all(
-        pred, pairs, partial(score_map_files, protocol=protocol, resize=resize), workers, progress
+        pred, pairs, partial(score_map_files, protocol=rules, resize=resize), workers, progress
     )
-    return _map_result(pred, truth, protocol, pairs, map_scores)
+    return _map_result(pred, truth, rules, pairs, map_scores)
 
 
 def available_processors() -> int:
@@ -89,7 +101,7 @@ def _score_all(
         name, frame = task
         try:
             return score_frame(frame)
-        except ValueError as error:
+        except UserError as error:
             return f"{name}/{frame.stem}: {error}"
 
     tasks = [(name, frame) for name, frames in pairs.frames.items() for frame in frames]

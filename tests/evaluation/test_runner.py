@@ -66,7 +66,8 @@ def test_saliency_of_real_maps_as_pysodmetrics_gives_it(shared_data, names):
 
 def test_means_of_frames_then_of_sequences(tmp_path):
     trees = make_trees(tmp_path, {"a": 5, "b": 3})
-    result = evaluate(*trees, DAVIS)
+    result = evaluate(*map(str, trees), "davis16")
+    assert result.protocol == DAVIS
     frames = {
         name: [(jaccard(disc(i + 1), disc(i)), f_measure(disc(i + 1), disc(i))) for i in range(1, count - 1)]
         for name, count in (("a", 5), ("b", 3))
