@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from hmhi.errors import UserError
 from hmhi.media.packs import IMAGE_SUFFIXES, list_files
 from hmhi.media.pictures import read_rgb, to_rgb
 from hmhi.media.video_in import VideoFile
@@ -176,7 +178,7 @@ class Source:
             raise ValueError(f"{self.name}: there is no frame{where}")
 
 
-SourceLike = str | Path | Source | Sequence[str | Path] | Iterable[np.ndarray]
+SourceLike = str | Path | bytes | io.BufferedIOBase | Source | Sequence[str | Path] | Iterable[np.ndarray]
 """What `open_source` opens."""
 
 
@@ -191,7 +193,8 @@ def open_source(
     """Open anything that has frames; nothing is decoded yet.
 
     Args:
-        source: A video file (turned as its metadata say, times from its own stamps), a folder or zip file of
+        source: A video file (turned as its metadata say, times from its own stamps), its bytes or an open binary
+            file of them that can seek (which is read from its beginning and not closed), a folder or zip file of
             images (in the order of the numbers in their names), one image, ``camera:0``, a sequence of image
             paths, or arrays in a sequence, generator or other iterable: (H, W) or (H, W, C), uint8 or uint16, see
             `hmhi.media.pictures.to_rgb`. An open Source is handed back as it is.
@@ -252,6 +255,12 @@ def _open(source: SourceLike, fps: float | None) -> Source:
         return _camera(source, fps)
     if isinstance(source, str | Path):
         return _path(Path(source), fps)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _video("video", io.BytesIO(source), fps)
+    if isinstance(source, io.RawIOBase):  # such as open(path, "rb", buffering=0)
+        return _video("video", io.BufferedReader(source), fps)
+    if isinstance(source, io.BufferedIOBase):
+        return _video("video", source, fps)
     if isinstance(source, np.ndarray) and source.ndim < 4:
         raise ValueError(
             f"an array of shape {source.shape} is one frame; give a list of them, or (T, H, W, 3)"
@@ -275,10 +284,14 @@ def _path(path: Path, fps: float | None) -> Source:
         return _images(path.resolve().name if path.is_dir() else path.stem, images, fps)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _images(path.stem, [path], fps)
+    return _video(path.stem, path, fps)
+
+
+def _video(name: str, file: Path | io.BufferedIOBase, fps: float | None) -> Source:
     if fps is not None:
-        raise ValueError(f"{path} has a frame rate of its own; fps is for images and arrays")
-    with VideoFile(path) as video:
-        return Source(path.stem, partial(_video_entries, path), video.fps, video.stated_frames)
+        raise UserError(f"{name} has a frame rate of its own; fps is for images and arrays")
+    with VideoFile(file) as video:
+        return Source(name, partial(_video_entries, file), video.fps, video.stated_frames)
 
 
 def _images(name: str, paths: Sequence[Path], fps: float | None) -> Source:
@@ -310,8 +323,8 @@ def _to_rgb(index: int, array: Any, *, copy: bool) -> np.ndarray:
         raise ValueError(f"frame {index}: {error}") from None
 
 
-def _video_entries(path: Path) -> Iterator[Entry]:
-    with VideoFile(path) as video:
+def _video_entries(file: Path | io.BufferedIOBase) -> Iterator[Entry]:
+    with VideoFile(file) as video:
         while video.advance():
             yield Entry(video.passed - 1, video.time, video.picture)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from functools import lru_cache
@@ -53,22 +54,27 @@ class VideoFile:
     size changes in the middle, OpenCV 5 goes on at the first size; older ones give frames of the new size.
 
     Args:
-        path: Anything that OpenCV's FFmpeg reads.
+        path: Anything that OpenCV's FFmpeg reads, or an open stream of such bytes, read from its beginning.
 
     Raises:
         FileNotFoundError: No such file.
         BadFileError: Not a video, also from the methods.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such video file")
-        self.path = path
+    def __init__(self, path: Path | io.BufferedIOBase) -> None:
+        self.name = str(path) if isinstance(path, Path) else "the video stream"
+        """For messages."""
         self.passed = 0
         """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
-        self._capture = cv2.VideoCapture(str(path))
+        if isinstance(path, io.BufferedIOBase):
+            path.seek(0)
+            self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
+        elif path.is_file():
+            self._capture = cv2.VideoCapture(str(path))
+        else:
+            raise FileNotFoundError(f"{path}: no such video file")
         if not self._capture.isOpened():
-            raise BadFileError(f"{path}: not a video that OpenCV can read")
+            raise BadFileError(f"{self.name}: not a video that OpenCV can read")
 
     def __enter__(self) -> VideoFile:
         return self
@@ -119,12 +125,12 @@ class VideoFile:
         # A file that breaks off gives back what its decoder held, and then stays far behind its promise.
         if later and missing - later <= later:
             raise BadFileError(
-                f"{self.path}: frame {self.passed} cannot be decoded, though later ones can; the file is damaged"
+                f"{self.name}: frame {self.passed} cannot be decoded, though later ones can; the file is damaged"
             )
         if missing > max(2, self.passed // 20):
             log.warning(
                 "%s ends after %d of the %d frames that it states; it may be cut off",
-                self.path, self.passed, self.passed + missing,
+                self.name, self.passed, self.passed + missing,
             )  # fmt: skip
         return False
 
@@ -136,7 +142,7 @@ class VideoFile:
         """
         good, bgr = self._capture.retrieve()
         if not good:
-            raise BadFileError(f"{self.path}: frame {self.passed - 1} cannot be decoded")
+            raise BadFileError(f"{self.name}: frame {self.passed - 1} cannot be decoded")
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
     def _frames_behind_damage(self) -> int:
@@ -153,6 +159,7 @@ class _VideoReader:
     """Reads the frames of a video file by number; going back starts it anew."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._video = VideoFile(path)
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -160,11 +167,11 @@ class _VideoReader:
         if self._last is None or self._last[0] != index:
             if index < self._video.passed:
                 self._video.close()
-                self._video = VideoFile(self._video.path)
+                self._video = VideoFile(self._path)
             while self._video.passed <= index:
                 if not self._video.advance():
                     raise BadFileError(
-                        f"{self._video.path}: frame {index} cannot be read; {self._video.passed} frames can"
+                        f"{self._path}: frame {index} cannot be read; {self._video.passed} frames can"
                     )
             self._last = index, self._video.picture()
         return self._last[1].copy()

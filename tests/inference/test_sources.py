@@ -1,5 +1,6 @@
 """Every kind of source, what is kept of it, and what odd or damaged input gives."""
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -53,12 +54,15 @@ def ffmpeg(*arguments):
         pytest.skip(f"this ffmpeg cannot make the video: {done.stderr.strip()}")
 
 
-@pytest.fixture(params=["folder", "zip", "video", "list", "array", "generator", "paths"])
+@pytest.fixture(params=["folder", "zip", "video", "list", "array", "generator", "paths", "bytes", "stream"])
 def source(request, tmp_path):
     kind = request.param
     arrays = [picture(t) for t in range(6)]
     if kind == "video":
         return write_video(tmp_path / "clip.avi")
+    if kind in ("bytes", "stream"):
+        content = write_video(tmp_path / "clip.avi").read_bytes()
+        return content if kind == "bytes" else io.BytesIO(content)
     if kind in ("list", "array", "generator"):
         return {"list": arrays, "array": np.stack(arrays), "generator": (array for array in arrays)}[kind]
     folder = write_frames(tmp_path / "clip")
