@@ -12,9 +12,9 @@ from pathlib import Path
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
 from hmhi.evaluation.files import read_sequence_list
-from hmhi.evaluation.html_report import write_html
+from hmhi.evaluation.html_report import write_html_report
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol, find_protocol
-from hmhi.evaluation.report import format_results, write_csv, write_json
+from hmhi.evaluation.report import format_results, write_csv_report, write_json_report
 from hmhi.evaluation.runner import evaluate
 
 
@@ -142,7 +142,11 @@ def _score(scoring: Scoring, options: argparse.Namespace) -> None:
         for name, folder in methods.items()
     }
     print(lead + format_results(results))
-    for path, write in ((options.json, write_json), (options.csv, write_csv), (options.html, write_html)):
+    for path, write in (
+        (options.json, write_json_report),
+        (options.csv, write_csv_report),
+        (options.html, write_html_report),
+    ):
         if path is not None:
             write(results, path)
             print(f"written: {path}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from hmhi.commands.errors import report_errors
 from hmhi.flow.baseline import threshold_flow
-from hmhi.flow.compensate import METHODS
+from hmhi.flow.compensate import COMPENSATIONS
 from hmhi.inference.inputs import find_videos
 from hmhi.inference.outputs import write_mask
 from hmhi.media.pictures import read_rgb
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser = argparse.ArgumentParser(prog=prog, description="Write the masks of two trivial methods.")
     parser.add_argument("--flow", type=Path, required=True, help="folder of sequences of flow maps")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--compensation", default="none", choices=METHODS)
+    parser.add_argument("--compensation", default="none", choices=COMPENSATIONS)
     args = parser.parse_args(arguments)
     for video in find_videos(args.flow):
         for path in video.frames:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
-from hmhi.flow.compensate import METHODS as COMPENSATIONS
+from hmhi.flow.compensate import COMPENSATIONS
 from hmhi.flow.estimate import METHODS, build_estimator
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 from hmhi.media.atomic import file_sha256

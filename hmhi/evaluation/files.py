@@ -40,7 +40,7 @@ class EvaluationError(UserError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class FramePair:
     """One frame to score; ``pred`` is None where a missing prediction counts as zero."""
 
     stem: str
@@ -52,7 +52,7 @@ class Frame:
 class Pairs:
     """The frames to score, and what was left out."""
 
-    frames: dict[str, list[Frame]]
+    frames: dict[str, list[FramePair]]
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason -> number of frames."""
     notes: list[str] = field(default_factory=list)
@@ -124,7 +124,7 @@ def pair_trees(
             pairs.notes.append(f"{done}: {_describe_missing(name, lacking, counted, found)}")
         kept = [stem for stem in counted if missing != "skip" or stem in found]
         if kept:
-            pairs.frames[name] = [Frame(stem, stems[stem], found.get(stem)) for stem in kept]
+            pairs.frames[name] = [FramePair(stem, stems[stem], found.get(stem)) for stem in kept]
 
     if not problems and not pairs.frames:
         problems.append(f"no frame of {pred} has an annotation in {truth}")

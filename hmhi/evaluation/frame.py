@@ -13,7 +13,7 @@ from PIL import Image
 
 from hmhi.errors import BadFileError, UserError
 from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.files import Frame
+from hmhi.evaluation.files import FramePair
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
 from hmhi.evaluation.region import jaccard
 from hmhi.evaluation.saliency import Saliency, score_map
@@ -50,7 +50,7 @@ class MapScore:
     binary: bool = False
 
 
-def score_mask_files(frame: Frame, protocol: MaskProtocol, resize: Resize) -> MaskScore:
+def score_mask_files(frame: FramePair, protocol: MaskProtocol, resize: Resize) -> MaskScore:
     """Read one prediction and its annotation, and score J and F.
 
     Raises:
@@ -81,7 +81,7 @@ def score_mask_files(frame: Frame, protocol: MaskProtocol, resize: Resize) -> Ma
     )
 
 
-def score_map_files(frame: Frame, protocol: MapProtocol, resize: Resize) -> MapScore:
+def score_map_files(frame: FramePair, protocol: MapProtocol, resize: Resize) -> MapScore:
     """Read one soft map and its annotation, and score every measure.
 
     Raises:

@@ -15,6 +15,7 @@ from PIL import Image
 from hmhi.evaluation.files import printable
 from hmhi.evaluation.report import SEQUENCE_COLUMNS, class_means, describe_reading, headline, kind_of
 from hmhi.evaluation.summary import FrameScore, Result
+from hmhi.media.atomic import write_atomically
 from hmhi.media.masks import read_levels
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
@@ -31,10 +32,10 @@ td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-c
 """
 
 
-def write_html(results: Mapping[str, Result], path: Path) -> None:
+def write_html_report(results: Mapping[str, Result], path: Path) -> None:
     """Write the report of one method, or of several side by side."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(results), encoding="utf-8")
+    with write_atomically(path) as stream:
+        stream.write(render(results).encode())
 
 
 def render(results: Mapping[str, Result]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from hmhi.evaluation.files import printable
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol, Protocol
 from hmhi.evaluation.summary import Result
+from hmhi.media.atomic import write_atomically, write_json
 
 SEQUENCE_COLUMNS = {
     "mask": ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"),
@@ -87,16 +88,16 @@ def format_results(results: Mapping[str, Result]) -> str:
     columns = SEQUENCE_COLUMNS[kind_of(first.protocol)]
     if len(results) == 1:
         rows = {name: sequence.metrics for name, sequence in first.sequences.items()}
-        lines += format_table("sequence", rows, columns, foot={"mean": first.metrics})
+        lines += table_lines("sequence", rows, columns, foot={"mean": first.metrics})
         if first.classes:
-            lines += ["", *format_table("class", first.classes, ("J_mean", "F_mean"), foot={
+            lines += ["", *table_lines("class", first.classes, ("J_mean", "F_mean"), foot={
                 "mean of classes": class_means(first)
             })]  # fmt: skip
         if "JF_mean" in first.metrics:
             lines += ["", f"J&F {first.metrics['JF_mean']:.4f}"]
     else:
         rows = {name: result.metrics for name, result in results.items()}
-        lines += format_table("method", rows, ("JF_mean", *columns) if columns[0] == "J_mean" else columns)
+        lines += table_lines("method", rows, ("JF_mean", *columns) if columns[0] == "J_mean" else columns)
         lines += ["", *_format_comparison(results)]
     for name, result in results.items():
         prefix = f"{printable(name)}: " if len(results) > 1 else ""
@@ -106,7 +107,7 @@ def format_results(results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def format_table(
+def table_lines(
     head: str,
     rows: Mapping[str, Mapping[str, float]],
     columns: Sequence[str],
@@ -134,7 +135,7 @@ def _format_comparison(results: Mapping[str, Result]) -> list[str]:
         for name in first.sequences
         if all(name in result.sequences for result in results.values())
     }
-    return format_table(f"{measure} of sequence", rows, list(results))
+    return table_lines(f"{measure} of sequence", rows, list(results))
 
 
 def headline(result: Result, sequence: str) -> float:
@@ -143,22 +144,23 @@ def headline(result: Result, sequence: str) -> float:
     return metrics["S"] if "S" in metrics else (metrics["J_mean"] + metrics["F_mean"]) / 2
 
 
-def write_json(results: Mapping[str, Result], path: Path) -> None:
+def write_json_report(results: Mapping[str, Result], path: Path) -> None:
     """Write one result as `result_to_dict` gives it, or several under ``{"methods": {name: result}}``."""
     values = {name: result_to_dict(result) for name, result in results.items()}
     whole = next(iter(values.values())) if len(values) == 1 else {"methods": values}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_json(path, whole, indent=1)
 
 
-def write_csv(results: Mapping[str, Result], path: Path) -> None:
+def write_csv_report(results: Mapping[str, Result], path: Path) -> None:
     """Write one row for each frame, sequence and data set of each method; empty cells are not defined."""
     first = next(iter(results.values()))
     kind = kind_of(first.protocol)
     frame_columns = ["J", "F"] if kind == "mask" else []
     columns = [*frame_columns, *(["JF_mean"] if kind == "mask" else []), *SEQUENCE_COLUMNS[kind]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+    with (
+        write_atomically(path) as binary,
+        io.TextIOWrapper(binary, "utf-8", "backslashreplace", newline="") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["method", "protocol", "level", "sequence", "frame", *columns])
         for method, result in results.items():

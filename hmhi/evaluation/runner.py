@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hmhi.errors import UserError
-from hmhi.evaluation.files import EvaluationError, Frame, Missing, Pairs, pair_trees
+from hmhi.evaluation.files import EvaluationError, FramePair, Missing, Pairs, pair_trees
 from hmhi.evaluation.frame import MapScore, MaskScore, Resize, score_map_files, score_mask_files
 from hmhi.evaluation.protocol import (
     MAP_PROTOCOLS,
@@ -38,7 +38,7 @@ from hmhi.evaluation.summary import (
 )
 
 Score = TypeVar("Score")
-Scores = dict[str, list[tuple[Frame, Score]]]  # sequence -> its frames in order
+Scores = dict[str, list[tuple[FramePair, Score]]]  # sequence -> its frames in order
 
 
 def evaluate(
@@ -93,11 +93,11 @@ def available_processors() -> int:
 
 
 def _score_all(
-    pred: Path, pairs: Pairs, score_frame: Callable[[Frame], Score], jobs: int, progress: bool
+    pred: Path, pairs: Pairs, score_frame: Callable[[FramePair], Score], jobs: int, progress: bool
 ) -> Scores[Score]:
     """Score every frame; all frames that cannot be scored are reported at once."""
 
-    def attempt(task: tuple[str, Frame]) -> Score | str:
+    def attempt(task: tuple[str, FramePair]) -> Score | str:
         name, frame = task
         try:
             return score_frame(frame)

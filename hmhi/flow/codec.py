@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hmhi.errors import BadFileError
 from hmhi.media.atomic import write_atomically
 
 _SEGMENTS = (15, 6, 4, 11, 13, 6)  # columns of red-yellow, -green, -cyan, -blue, -magenta, -red
@@ -106,15 +107,15 @@ def read_flo(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is no .flo file, or is truncated.
+        BadFileError: The file is no .flo file, or is truncated.
     """
     content = Path(path).read_bytes()
     if len(content) < 12 or content[:4] != _FLO_MAGIC:
-        raise ValueError(f"{path}: not a .flo file (it must start with 'PIEH')")
+        raise BadFileError(f"{path}: not a .flo file (it must start with 'PIEH')")
     width, height = (int(side) for side in np.frombuffer(content, "<i4", count=2, offset=4))
     expected = 12 + width * height * 8
     if min(width, height) < 1 or len(content) != expected:
-        raise ValueError(
+        raise BadFileError(
             f"{path}: {len(content)} bytes where {width} x {height} flow needs {expected}; it is damaged"
         )
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)

@@ -7,9 +7,10 @@ import math
 import cv2
 import numpy as np
 
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb, rgb_to_flow
 
-METHODS = ("none", "median", "affine", "homography")
+COMPENSATIONS = ("none", "median", "affine", "homography")
 _POINTS = 4000  # of the grid that a motion model is fitted to
 _TOLERANCE = (
     0.1  # inlier distance relative to the frame's largest magnitude; .08 to .16 measured alike on DAVIS
@@ -30,10 +31,10 @@ def compensate_camera(flow: np.ndarray, method: str = "homography") -> np.ndarra
         (H, W, 2) float32 in the unit of `flow`.
 
     Raises:
-        ValueError: Unknown method.
+        UserError: Unknown method.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown camera compensation {method!r}; choose one of {', '.join(METHODS)}")
+    if method not in COMPENSATIONS:
+        raise UserError(f"unknown camera compensation {method!r}; choose one of {', '.join(COMPENSATIONS)}")
     largest = math.sqrt(float(_squared_length(flow).max(initial=0.0)))
     if method == "none" or largest == 0:
         return flow
@@ -74,7 +75,8 @@ def join_directions(forward: np.ndarray | None, backward: np.ndarray | None, met
         (H, W, 2) float32 in the direction and unit of `forward`.
 
     Raises:
-        ValueError: Neither, or an unknown method.
+        ValueError: Neither.
+        UserError: Unknown method.
     """
     ahead = None if forward is None else compensate_camera(forward, method)
     behind = None if backward is None else compensate_camera(-backward, method)

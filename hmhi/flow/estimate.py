@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from hmhi.config import Precision
+from hmhi.errors import UserError
 
 METHODS = ("dis", "raft", "raft-small")
 _DIS_SMALLEST = 32  # pixels; its coarsest patches do not fit into less
@@ -79,18 +80,18 @@ def build_estimator(
         precision: Autocast type of RAFT.
 
     Raises:
-        ValueError: Unknown method, or weights given for DIS.
+        UserError: Unknown method, or weights given for DIS.
         FileNotFoundError: RAFT's weights are not there; the message says where to get them.
     """
     if method == "dis":
         if weights is not None:
-            raise ValueError(f"DIS has no weights, but {weights} was given; drop it or choose raft")
+            raise UserError(f"DIS has no weights, but {weights} was given; drop it or choose raft")
         return DISEstimator()
     if method in METHODS:
         from hmhi.flow.raft import RAFTEstimator  # DIS users need not wait for torch to load
 
         return RAFTEstimator(method, device, weights, precision=precision)
-    raise ValueError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
+    raise UserError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
 
 
 class DISEstimator:
@@ -150,4 +151,4 @@ def check_frames(frame_a: np.ndarray, frame_b: np.ndarray) -> None:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"frames must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
     if frame_a.shape != frame_b.shape:
-        raise ValueError(f"both frames must be of one size, got {frame_a.shape} and {frame_b.shape}")
+        raise UserError(f"both frames must be of one size, got {frame_a.shape} and {frame_b.shape}")

@@ -20,8 +20,9 @@ def read_flow_rgb(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() != ".flo":
         return read_rgb(path)
+    flow = read_flo(path)
     try:
-        return flow_to_rgb(read_flo(path))
+        return flow_to_rgb(flow)
     except ValueError as error:
         raise BadFileError(f"{path}: {error}") from None
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb, write_flo
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.directions import flow_start
@@ -83,15 +84,15 @@ def plan(
 
     Raises:
         FileNotFoundError: No frames there.
-        ValueError: Two frames of a folder share a stem, the maps would lie among the frames, or both directions
+        UserError: Two frames of a folder share a stem, the maps would lie among the frames, or both directions
             are to be joined without taking out the camera's motion.
     """
     if settings.direction == "both" and settings.compensation == "none":
-        raise ValueError(
+        raise UserError(
             "--direction both compares motion relative to the camera; add --compensation, such as homography"
         )
     if output.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"output {output} lies in the input {root}, where its maps would pass for frames")
+        raise UserError(f"output {output} lies in the input {root}, where its maps would pass for frames")
     if not sequences:
         raise FileNotFoundError(
             f"no frames in or below {root}; expected images, zip files of images, or videos"
@@ -101,7 +102,7 @@ def plan(
         stems = [frame.stem for frame in frames]
         if len(set(stems)) < len(stems):
             twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-            raise ValueError(f"{root / folder}: more than one image for frame {', '.join(twice)}")
+            raise UserError(f"{root / folder}: more than one image for frame {', '.join(twice)}")
         tasks += _plan_sequence(frames, output / folder, settings)
     return tasks
 
@@ -135,23 +136,23 @@ def write_manifest(output: Path, settings: FlowSettings) -> None:
     """Write the manifest of a folder of flow maps, or check the one that is there.
 
     Raises:
-        ValueError: The folder already holds maps made with other settings.
+        UserError: The folder already holds maps made with other settings.
     """
     path, wanted = output / MANIFEST, settings.manifest()
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise ValueError(f"{path} is damaged; delete it, and the maps beside it if in doubt") from None
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{path} is damaged; delete it, and the maps beside it if in doubt")
         other = [
             f"{key} {found.get(key)!r} (now {wanted[key]!r})"
             for key in wanted
             if found.get(key) != wanted[key]
         ]
         if other:
-            raise ValueError(
-                f"{output} holds flow made with {', '.join(other)}; choose another output folder"
-            )
+            raise UserError(f"{output} holds flow made with {', '.join(other)}; choose another output folder")
         return
     with write_atomically(path) as stream:
         stream.write(json.dumps(wanted, indent=2).encode() + b"\n")
@@ -171,7 +172,7 @@ def make_flow(
         tasks: From `plan`, or a part of them.
         settings: Those of the plan.
         estimator: Computes flow between two frames.
-        read: Decodes a frame to (H, W, 3) uint8 RGB, or raises ValueError.
+        read: Decodes a frame to (H, W, 3) uint8 RGB, or raises UserError.
         done: Called with 1 after every map, found or made.
         batch_size: Maps computed at a time, if the estimator is one for batches and their frames are of one size.
 
@@ -179,7 +180,7 @@ def make_flow(
         Number of maps made.
 
     Raises:
-        ValueError: A frame cannot be read, or has another size than its neighbour; the message names it.
+        UserError: A frame cannot be read, or has another size than its neighbour; the message names it.
     """
     missing = []
     for task in tasks:
@@ -233,7 +234,7 @@ def _read_pairs(task: FlowTask, frames: _Frames) -> Iterator[tuple[np.ndarray, n
             continue
         neighbour = frames[path]
         if source.shape != neighbour.shape:
-            raise ValueError(
+            raise UserError(
                 f"{task.source} is {source.shape[1]} x {source.shape[0]} but {path.name} is "
                 f"{neighbour.shape[1]} x {neighbour.shape[0]}; frames of a sequence must be of one size"
             )

@@ -17,6 +17,7 @@ from torchvision.models.optical_flow import (
 )
 
 from hmhi.config import Precision
+from hmhi.errors import UserError
 from hmhi.flow.estimate import check_frames
 
 _MODELS = {
@@ -40,7 +41,7 @@ class RAFTEstimator:
 
     Raises:
         FileNotFoundError: No weights file; the message has the official URL and SHA-256 prefix.
-        ValueError: The file does not hold weights of this network.
+        UserError: The file does not hold weights of this network.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class RAFTEstimator:
             zipfile.BadZipFile,
         ) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
+            raise UserError(
                 f"{self.weights}: not weights of torchvision's {method} network ({first_line})"
             ) from None
         self._network.to(self._device).eval()
@@ -84,7 +85,7 @@ class RAFTEstimator:
         """See `hmhi.flow.estimate.BatchEstimator`.
 
         Raises:
-            ValueError: The pairs do not fit into the GPU's memory.
+            UserError: The pairs do not fit into the GPU's memory.
         """
         count, height, width = frames_a.shape[:3]
         frames = torch.from_numpy(np.concatenate([frames_a, frames_b])).to(self._device)
@@ -98,7 +99,7 @@ class RAFTEstimator:
             with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
                 flow = self._network(frames[:count], frames[count:], num_flow_updates=self.updates)[-1]
         except torch.OutOfMemoryError:
-            raise ValueError(
+            raise UserError(
                 f"{count} pairs of {width} x {height} do not fit into the memory of {self._device}; choose a "
                 f"smaller batch, or smaller frames"
             ) from None

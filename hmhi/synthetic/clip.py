@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmhi.errors import UserError
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import build_estimator
 from hmhi.synthetic.effects import degrade, draw_estimator, draw_lens, photograph
@@ -50,14 +51,9 @@ def render_clip(
             (`hmhi.flow.compensate.join_directions`); None for the forward one.
 
     Raises:
-        ValueError: An argument is out of range.
+        UserError: An argument is out of range.
     """
-    if frames < 1 or stride < 1 or min(size) < 32:
-        raise ValueError(
-            f"need at least 1 frame, stride 1 and 32 x 32 pixels, got frames={frames}, stride={stride}, size={size}"
-        )
-    if flow not in FLOWS:
-        raise ValueError(f"unknown synthetic flow {flow!r}; choose one of {', '.join(FLOWS)}")
+    check_request(seed, frames, size, flow, stride)
     # Independent streams: whatever the flow, the same seed shows the same world.
     world, optics, errors, choice = (np.random.default_rng([seed, stream]) for stream in range(4))
     scene = build_scene(world, size, duration=(frames - 1) * stride)
@@ -95,3 +91,18 @@ def render_clip(
         if index + 1 < frames:
             ahead = follower if dis is not None and stride == 1 else shoot(t + stride)
     return SyntheticClip(np.stack(images), np.stack(masks), np.stack(flows))
+
+
+def check_request(seed: int, frames: int, size: tuple[int, int], flow: str, stride: int = 1) -> None:
+    """Refuse what `render_clip` cannot draw.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+    if seed < 0 or frames < 1 or stride < 1 or min(size) < 32:
+        raise UserError(
+            "need a seed from 0, at least 1 frame, stride 1 and 32 x 32 pixels, got "
+            f"seed={seed}, frames={frames}, stride={stride}, size={size}"
+        )
+    if flow not in FLOWS:
+        raise UserError(f"unknown synthetic flow {flow!r}; choose one of {', '.join(FLOWS)}")

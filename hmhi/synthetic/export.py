@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.provenance import FORMAT, MANIFEST, UNKNOWN, computed_record, read_record
 from hmhi.media.atomic import write_atomically
-from hmhi.synthetic.clip import render_clip
+from hmhi.synthetic.clip import check_request, render_clip
 
 
 def write_dataset(
@@ -39,8 +40,11 @@ def write_dataset(
         The folder of the data set.
 
     Raises:
-        ValueError: An argument is out of range, or the split holds videos with another kind of flow.
+        UserError: An argument is out of range, or the split holds videos with another kind of flow.
     """
+    if videos < 1:
+        raise UserError(f"need at least 1 video, got videos={videos}")
+    check_request(seed, frames, size, flow)
     folder = Path(root) / name
     _write_manifest(folder / "Flows" / split, flow)
     for index in range(videos):
@@ -68,7 +72,7 @@ def _write_manifest(flows: Path, flow: str) -> None:
     if before == flow:
         return
     if before != UNKNOWN:
-        raise ValueError(f"{flows} holds {before} flow; choose another output folder for {flow} flow")
+        raise UserError(f"{flows} holds {before} flow; choose another output folder for {flow} flow")
     # The last frame's flow leads to a frame that is rendered but not written.
     record = {"format": FORMAT, **computed_record(flow, last="forward")}
     with write_atomically(flows / MANIFEST) as stream:

@@ -100,7 +100,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SceneLayout:
     """What is drawn before anything is painted, because it may be drawn again."""
 
     kind: str
@@ -114,7 +114,7 @@ class Layout:
     ground: float
 
 
-def mover(rng: np.random.Generator, layout: Layout, path: Path, height: float, label: int) -> Thing:
+def mover(rng: np.random.Generator, layout: SceneLayout, path: Path, height: float, label: int) -> Thing:
     """A thing of a random kind that goes along a path, deforming, turning and growing a little."""
     apparent = height * layout.camera.focal[1] / path.start[2]
     parts = random_thing(rng, CREATURES, scale=float(np.clip(apparent, 12, 420)))
@@ -133,7 +133,9 @@ def mover(rng: np.random.Generator, layout: Layout, path: Path, height: float, l
     return Thing(parts, path, height, label, mirror, turn, grow, waves, shadow)
 
 
-def scenery(rng: np.random.Generator, layout: Layout, size: tuple[int, int], duration: int) -> list[Thing]:
+def scenery(
+    rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], duration: int
+) -> list[Thing]:
     """Things that stand still, nearer and farther than the salient one."""
     fx, fy = layout.camera.focal
     drift = layout.camera.position(duration)[0] - layout.camera.position(0)[0]
@@ -161,7 +163,7 @@ def scenery(rng: np.random.Generator, layout: Layout, size: tuple[int, int], dur
 
 
 def backdrop(
-    rng: np.random.Generator, layout: Layout, size: tuple[int, int], *, water: bool
+    rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], *, water: bool
 ) -> list[Surface]:
     """What is behind every thing, from back to front: a wall; or a far picture, the ground and ridges on it."""
     fx = layout.camera.focal[0]
@@ -202,7 +204,7 @@ def _tiled(
     return Surface(mirrored_tile(picture), outer, fixed(unit), waves)
 
 
-def ridge(rng: np.random.Generator, layout: Layout, size: tuple[int, int], depth: float) -> Surface:
+def ridge(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], depth: float) -> Surface:
     """Hills, hedges or houses: a long strip with an uneven top that stands on the ground."""
     fx = layout.camera.focal[0]
     rows, columns = size[0] // 2, size[1] * 3
@@ -229,7 +231,7 @@ def _water(rng: np.random.Generator, distance: float) -> Waves:
     return random_waves(rng, rng.uniform(0.1, 0.4), (0.05 * distance, 0.6 * distance), (6, 30), 3)
 
 
-def smoke(rng: np.random.Generator, layout: Layout) -> Surface:
+def smoke(rng: np.random.Generator, layout: SceneLayout) -> Surface:
     """A drifting cloud that one sees through; spray and dust look alike."""
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
     puffs = noise(rng, (128, 128), cells=3) * np.clip(1.3 - np.hypot(x, y) * 1.3, 0, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hmhi.synthetic.draws import log_normal, log_uniform
-from hmhi.synthetic.furniture import Layout, Thing, backdrop, mover, ridge, scenery, smoke
+from hmhi.synthetic.furniture import SceneLayout, Thing, backdrop, mover, ridge, scenery, smoke
 from hmhi.synthetic.motion import (
     STILL,
     Camera,
@@ -74,7 +74,7 @@ def build_scene(rng: np.random.Generator, size: tuple[int, int], duration: int) 
     return _furnish(rng, layout, size, duration)
 
 
-def _draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> Layout:
+def _draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> SceneLayout:
     height, width = size
     kind = str(rng.choice(["ground", "floor", "wall"], p=[0.5, 0.2, 0.3]))
     # Wide video is squeezed into the network's square, so a square frame often shows a squeezed world.
@@ -104,7 +104,7 @@ def _draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> Layout:
     depth = bounded(rng, speed * rng.uniform(0.05, 1.2), rng.uniform(0.1, 0.4))
     path = Path(start, across, upward, depth)
     camera = _draw_camera(rng, str(mode), path, (fx, fy), (width / 2, horizon), pixel, span)
-    return Layout(kind, camera, path, tall * height / fy, speed, start[1])
+    return SceneLayout(kind, camera, path, tall * height / fy, speed, start[1])
 
 
 def _draw_camera(
@@ -133,7 +133,7 @@ def _draw_camera(
     )  # fmt: skip
 
 
-def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int, in_view: int) -> bool:
+def _in_view_and_moving(layout: SceneLayout, size: tuple[int, int], duration: int, in_view: int) -> bool:
     """Whether the salient thing is in view at `in_view` of start, middle and end, and moves at two of them."""
     height, width = size
     pixel = np.sqrt(height * width) / 256
@@ -154,7 +154,7 @@ def _in_view_and_moving(layout: Layout, size: tuple[int, int], duration: int, in
     return seen >= in_view and moving >= 2
 
 
-def _furnish(rng: np.random.Generator, layout: Layout, size: tuple[int, int], duration: int) -> Scene:
+def _furnish(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], duration: int) -> Scene:
     camera, path = layout.camera, layout.path
     fx = camera.focal[0]
     things = [mover(rng, layout, path, layout.height, label=1)]

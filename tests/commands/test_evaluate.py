@@ -17,7 +17,7 @@ from hmhi.commands.evaluate import main
         (["--pred", "pred", "--gt", "gt", "--dataset", "x"], "data set 'x'"),
         (["--pred", "pred", "--pred", "x/pred", "--gt", "gt"], "two predictions are called 'pred'"),
         (["--pred", "pred", "--gt", "gt", "--sequences", "x.txt"], "list of sequences not found: x.txt"),
-        (["--pred", "pred", "--gt", "gt", "--json", "."], "directory"),
+        (["--pred", "pred", "--gt", "gt", "--json", "."], "a folder where a file is due"),
     ],
 )
 def test_user_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):

@@ -11,7 +11,7 @@ from mask_trees import disc, make_trees, save
 
 from hmhi.evaluation.html_report import render
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS
-from hmhi.evaluation.report import format_results, result_to_dict, write_csv, write_json
+from hmhi.evaluation.report import format_results, result_to_dict, write_csv_report, write_json_report
 from hmhi.evaluation.runner import evaluate
 from hmhi.evaluation.summary import Result
 
@@ -30,7 +30,7 @@ def maps(tmp_path) -> Result:
 
 
 def test_json_of_masks(masks, tmp_path):
-    write_json({"ours": masks}, tmp_path / "new" / "scores.json")
+    write_json_report({"ours": masks}, tmp_path / "new" / "scores.json")
     values = json.loads((tmp_path / "new" / "scores.json").read_text())
     assert values["protocol"] == "davis16"
     assert list(values["metrics"]) == MASK_METRICS
@@ -52,7 +52,7 @@ def test_json_of_maps(maps):
 
 
 def test_json_of_several_methods(masks, tmp_path):
-    write_json({"x": masks, "y": masks}, tmp_path / "scores.json")
+    write_json_report({"x": masks, "y": masks}, tmp_path / "scores.json")
     values = json.loads((tmp_path / "scores.json").read_text())
     assert set(values) == {"methods"}
     assert values["methods"]["y"] == json.loads(json.dumps(result_to_dict(masks)))
@@ -72,7 +72,7 @@ def test_classes_are_in_the_details(tmp_path):
 @pytest.mark.parametrize("kind", ["masks", "maps"])
 def test_csv_holds_every_level(kind, request, tmp_path):
     result = request.getfixturevalue(kind)
-    write_csv({"ours": result}, tmp_path / "scores.csv")
+    write_csv_report({"ours": result}, tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["level"] for row in rows] == ["dataset"] + ["sequence"] * 2 + ["frame"] * 5
@@ -160,8 +160,8 @@ def test_undecodable_names_can_be_written(tmp_path):
     for kind in ("pred", "gt"):
         save(tmp_path / kind / name / "0.png", disc())
     results = {"x": evaluate(tmp_path / "pred", tmp_path / "gt", MASK_PROTOCOLS["all-frames"])}
-    write_json(results, tmp_path / "x.json")
-    write_csv(results, tmp_path / "x.csv")
+    write_json_report(results, tmp_path / "x.json")
+    write_csv_report(results, tmp_path / "x.csv")
     (tmp_path / "x.html").write_text(render(results), encoding="utf-8")
     format_results(results).encode("utf-8")
     assert all(Path(tmp_path / f"x.{form}").stat().st_size for form in ("json", "csv", "html"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hmhi.flow.compensate import METHODS, compensate_camera, join_directions
+from hmhi.flow.compensate import COMPENSATIONS, compensate_camera, join_directions
 
 HEIGHT, WIDTH = 90, 120
 Y, X = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
@@ -38,7 +38,7 @@ def test_camera_goes_and_the_object_stays(method, unit):
 def test_none_changes_nothing_and_zero_stays_zero():
     flow = camera_flow(CAMERAS["affine"])
     np.testing.assert_array_equal(compensate_camera(flow, "none"), flow)
-    for method in METHODS:
+    for method in COMPENSATIONS:
         assert not compensate_camera(np.zeros((40, 40, 2), np.float32), method).any()
 
 
