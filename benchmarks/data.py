@@ -33,7 +33,7 @@ from hmhi.synthetic import render_clip
 
 
 @dataclass(frozen=True)
-class Stage:
+class Step:
     """One step of making a frame, in processor time of one core."""
 
     stage: str
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def time_stages(config: DataConfig, clips: int) -> list[Stage]:
+def time_stages(config: DataConfig, clips: int) -> list[Step]:
     """Time every step on the same frames, spread over the data set."""
     name = config.train[0]
     rng = np.random.default_rng(0)
@@ -132,12 +132,12 @@ def time_stages(config: DataConfig, clips: int) -> list[Stage]:
     _timed(timed, "colour changes of image", small, lambda image: draw_photometric(rng)(image))
     _timed(timed, "mirror and recolour flow (every second clip)", small_flows[::2], mirror.flow)
     _timed(timed, "to tensors", small, to_chw)
-    stages = [Stage(name, 1000 * s / count, count / s / config.clip_frames) for name, s in timed.items()]
+    stages = [Step(name, 1000 * s / count, count / s / config.clip_frames) for name, s in timed.items()]
     whole_clips: dict[str, float] = {}
     keys = [ClipKey(0, i % len(whole)) for i in range(clips)]
     _timed(whole_clips, "whole clip", keys, whole.__getitem__)
     seconds = whole_clips["whole clip"]
-    return [*stages, Stage("whole clip", 1000 * seconds / (clips * config.clip_frames), clips / seconds)]
+    return [*stages, Step("whole clip", 1000 * seconds / (clips * config.clip_frames), clips / seconds)]
 
 
 def time_loader(config: DataConfig, options: argparse.Namespace, workers: int) -> Loading:
@@ -168,7 +168,7 @@ def time_loader(config: DataConfig, options: argparse.Namespace, workers: int) -
 
 
 def format_table(
-    config: DataConfig, stages: Sequence[Stage], loads: Sequence[Loading], options: argparse.Namespace
+    config: DataConfig, stages: Sequence[Step], loads: Sequence[Loading], options: argparse.Namespace
 ) -> str:
     """The figures in text."""
     height, width = config.image_size

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
-import re
 import statistics
 import sys
 import time
@@ -24,8 +21,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dense import DenseHMHINet
+from benchmarks.machine import describe_machine, memory_now, memory_peak, reset_peak, synchronise
 from hmhi.commands.errors import report_errors
 from hmhi.config import ModelConfig, Precision
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.estimate import build_estimator
 from hmhi.memory.bank import Memory
@@ -37,8 +36,6 @@ from hmhi.runtime.precision import autocast, compile_parts, settle
 
 WARM_UP = 1  # rounds that are not counted
 TURN = 3  # calls of one arm before the next; the first, which finds cold caches, is not counted
-STOLEN = 0.03  # of its processor time that the host of a virtual machine may take during a turn that counts
-TRIES = 8  # at a turn without that
 
 
 @dataclass(frozen=True)
@@ -50,20 +47,18 @@ class Arm:
     look_ahead: int = 1
     """Frames whose encoders run in one batch."""
     dense: bool = False
-    keep_pages: bool = True
-    """With `hmhi.runtime.allocator.keep_pages`, as `tools/infer.py` has it."""
 
     @property
     def name(self) -> str:
         """As in the table."""
         if self.dense:
-            return "dense fp32" + (" pages kept" if self.keep_pages else "")
+            return "dense fp32"
         ahead = f" look-ahead {self.look_ahead}" if self.look_ahead > 1 else ""
         return self.precision + (" compiled" if self.compiled else "") + ahead
 
 
 @dataclass(frozen=True)
-class Result:
+class Timing:
     """What was measured of one arm at one batch size."""
 
     arm: str
@@ -77,8 +72,6 @@ class Result:
     """Median over rounds of the dense form's time over this one's, measured one after the other."""
     speedup_low: float | None
     speedup_high: float | None
-    stolen: float
-    """Mean share of the processor time that the host took during the turns that count."""
     compile_s: float | None
     """First call beyond a usual one."""
     peak_mib: float | None
@@ -92,13 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: this torch sees no CUDA device")
+        raise UserError(f"--device {device}: this torch sees no CUDA device")
     for name, value in vars(options).items():
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(x, int) and not isinstance(x, bool) and x < 1 for x in numbers):
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if any(side % 32 for side in options.size):
-        raise ValueError(f"--size must be multiples of 32, got {options.size}")
+        raise UserError(f"--size must be multiples of 32, got {options.size}")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -132,13 +125,10 @@ def list_arms(options: argparse.Namespace) -> list[Arm]:
     ]
     if options.no_dense:
         return ours
-    dense = [
-        Arm(dense=True, keep_pages=keep) for keep in ((False, True) if options.dense_pages else (False,))
-    ]
-    return [*dense, *ours]
+    return [Arm(dense=True), *ours]
 
 
-def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> list[Result]:
+def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> list[Timing]:
     """Time all arms in turns, so that a machine that is busy for a while is so for all of them.
 
     Each arm lives in a process of its own, as in use: what one leaves in caches of the allocator, another would
@@ -152,13 +142,13 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
             pipes.append(pipe)
             peaks.append(peak)
             compile_s.append(compiling)
-        seconds, stolen = np.empty((2, options.rounds, len(arms)))
+        seconds = np.empty((options.rounds, len(arms)))
         for number in range(-WARM_UP, options.rounds):
             for column, pipe in enumerate(pipes):
                 pipe.send("turn")
-                turn = pipe.recv()
+                elapsed = pipe.recv()
                 if number >= 0:
-                    seconds[number, column], stolen[number, column] = turn
+                    seconds[number, column] = elapsed
         parts: list[dict[str, float]] = [{} for _ in arms]
         for column, (arm, pipe) in enumerate(zip(arms, pipes, strict=True)):
             if arm == Arm(arm.precision):
@@ -171,7 +161,7 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
         if arms[0].dense and column:
             ratios = np.quantile(seconds[:, 0] / seconds[:, column], (0.25, 0.5, 0.75)).tolist()
         results.append(
-            Result(
+            Timing(
                 arm=arm.name,
                 batch=batch,
                 ms_per_frame=median,
@@ -180,7 +170,6 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
                 speedup=ratios[1],
                 speedup_low=ratios[0],
                 speedup_high=ratios[2],
-                stolen=float(stolen[:, column].mean()),
                 compile_s=compile_s[column],
                 peak_mib=peaks[column],
                 parts_ms=parts[column],
@@ -212,7 +201,7 @@ def _serve(pipe: Connection, options: argparse.Namespace, arm: Arm, batch: int) 
 
     At "parts", send what `time_parts` returns.
     """
-    if arm.keep_pages:
+    if not arm.dense:  # the plain form runs with the allocator as it comes, ours as tools/infer.py does
         keep_pages()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -224,39 +213,18 @@ def _serve(pipe: Connection, options: argparse.Namespace, arm: Arm, batch: int) 
             if pipe.recv() == "parts":
                 pipe.send(time_parts(options, arm, batch))
                 continue
-            elapsed, stolen = take_turn(run, options.device)
-            pipe.send((elapsed / (batch * arm.look_ahead), stolen))
+            pipe.send(take_turn(run, options.device) / (batch * arm.look_ahead))
 
 
-def take_turn(run: Callable[[], None], device: str) -> tuple[float, float]:
-    """Seconds of one call, and the share of the processor time that was stolen meanwhile.
-
-    A turn during which the host of a virtual machine took more than `STOLEN` of its time is measured again;
-    after `TRIES` the one counts from which the least was taken.
-    """
-    turns = []
-    for _ in range(TRIES):
+def take_turn(run: Callable[[], None], device: str) -> float:
+    """Seconds of one call, the mean of a turn without its first one."""
+    run()
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(TURN - 1):
         run()
-        _synchronise(device)
-        start, stolen = time.perf_counter(), _stolen_seconds()
-        for _ in range(TURN - 1):
-            run()
-        _synchronise(device)
-        elapsed = time.perf_counter() - start
-        turns.append(((_stolen_seconds() - stolen) / (elapsed * (os.cpu_count() or 1)), elapsed / (TURN - 1)))
-        if turns[-1][0] <= STOLEN:
-            break
-    share, seconds = min(turns)
-    return seconds, share
-
-
-def _stolen_seconds() -> float:
-    """Processor seconds, over all cores, that this machine's host has given to others; 0 where none tells."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)
-    except OSError:
-        return 0.0
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    synchronise(device)
+    return (time.perf_counter() - start) / (TURN - 1)
 
 
 def start_arm(
@@ -276,15 +244,15 @@ def start_arm(
     small = torch.zeros(1, 3, 64, 64, device=options.device)
     with torch.inference_mode(), autocast(small.device, arm.precision):
         model.step(small, small)  # libraries load at their first call
-    before = _memory_now(options.device)
+    before = memory_now(options.device)
     # a compiler's own memory cannot be told from the network's
-    known = before is not None and not arm.compiled and _reset_peak(options.device)
+    known = before is not None and not arm.compiled and reset_peak(options.device)
     run, first = build_run(model, options, arm, batch)
     start = time.perf_counter()
     run()
-    _synchronise(options.device)
+    synchronise(options.device)
     usual = time.perf_counter() - start
-    peak = _memory_peak(options.device) if known else None
+    peak = memory_peak(options.device) if known else None
     return (
         run,
         None if peak is None or before is None else peak - before,
@@ -311,7 +279,7 @@ def build_run(
 
     start = time.perf_counter()
     run()
-    _synchronise(options.device)
+    synchronise(options.device)
     first = time.perf_counter() - start
     for _ in range(-(-frames // arm.look_ahead)):  # until the memory is full
         run()
@@ -389,11 +357,11 @@ def _timing(modules: dict[str, nn.Module], device: str) -> Iterator[dict[str, li
     for name, module in modules.items():
 
         def before(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-            _synchronise(device)
+            synchronise(device)
             began[name] = time.perf_counter()
 
         def after(_module: nn.Module, _inputs: Any, _output: Any, name: str = name) -> None:
-            _synchronise(device)
+            synchronise(device)
             seconds[name].append(time.perf_counter() - began[name])
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
@@ -448,65 +416,6 @@ def time_flow(options: argparse.Namespace) -> float:
     return 1000 * statistics.median(seconds[1:])
 
 
-def _memory_now(device: str) -> float | None:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.memory_allocated(device) / 2**20
-    return _proc_status("VmRSS")
-
-
-def _memory_peak(device: str) -> float | None:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return _proc_status("VmHWM")
-
-
-def _reset_peak(device: str) -> bool:
-    """Begin a new peak; False where the system cannot."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _proc_status(key: str) -> float | None:
-    """A field of Linux's /proc/self/status in MiB."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    match = re.search(rf"^{key}:\s+(\d+) kB", status, re.MULTILINE)
-    return None if match is None else int(match[1]) / 1024
-
-
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Where the figures come from."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    extras = [flag for flag in ("avx512_bf16", "amx_bf16") if f" {flag}" in info]
-    return " ".join([match[1] if match else platform.machine(), *extras])
-
-
-def _synchronise(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def format_table(values: dict[str, Any]) -> str:
     """The figures in text."""
     machine, settings, work = values["machine"], values["settings"], values["work"]
@@ -515,7 +424,7 @@ def format_table(values: dict[str, Any]) -> str:
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}",
         f"{settings['weights']} at {width}x{height}, T = {settings['memory_frames']}, memory full, "
         f"{settings['rounds']} rounds: median (quartiles)",
-        f"{'arm':<24}{'batch':>6}{'ms/frame':>20}{'times dense':>19}{'compile s':>10}{'peak MiB':>9}{'stolen':>7}",
+        f"{'arm':<24}{'batch':>6}{'ms/frame':>20}{'times dense':>19}{'compile s':>10}{'peak MiB':>9}",
     ]
     for row in values["results"]:
         spread = f"{row['ms_per_frame']:.0f} ({row['ms_low']:.0f}-{row['ms_high']:.0f})"
@@ -524,10 +433,7 @@ def format_table(values: dict[str, Any]) -> str:
             ratio = f"{row['speedup']:.2f} ({row['speedup_low']:.2f}-{row['speedup_high']:.2f})"
         compile_s = "" if row["compile_s"] is None else f"{row['compile_s']:.0f}"
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        lines.append(
-            f"{row['arm']:<24}{row['batch']:>6}{spread:>20}{ratio:>19}{compile_s:>10}{peak:>9}"
-            f"{row['stolen']:>7.1%}"
-        )
+        lines.append(f"{row['arm']:<24}{row['batch']:>6}{spread:>20}{ratio:>19}{compile_s:>10}{peak:>9}")
     for row in values["results"]:
         if row["parts_ms"]:
             parts = ", ".join(f"{name} {ms:.0f}" for name, ms in row["parts_ms"].items())
@@ -561,9 +467,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flow", action="store_true", help="measure DIS flow estimation, too")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-dense", action="store_true", help="leave the dense form out")
-    parser.add_argument(
-        "--dense-pages", action="store_true", help="measure the dense form with `keep_pages`, too"
-    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
 
