@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
+from hmhi.media.names import printable
 from hmhi.version import __version__
 
 Arguments = ParamSpec("Arguments")
@@ -36,7 +37,7 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
             sys.stdout = None  # or Python would fail once more when it flushes
             return 0
         except (ValueError, OSError) as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {_shown(error)}\n")
             return 2
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
@@ -53,6 +54,11 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
             return 1
 
     return run
+
+
+def _shown(error: Exception) -> str:
+    """An error's lines, in which the names of files cannot steer a terminal."""
+    return "\n".join(printable(line) for line in str(error).split("\n"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

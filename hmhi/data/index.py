@@ -23,6 +23,7 @@ from pathlib import Path
 from hmhi.data.catalog import DatasetSpec, get_spec
 from hmhi.errors import BadFileError, UserError
 from hmhi.flow.directions import complete_maps
+from hmhi.media.names import check_name
 from hmhi.media.order import in_order
 from hmhi.media.packs import (
     FLOW_SUFFIXES,
@@ -73,7 +74,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitLayout:
     """Where one split of a data set lies."""
 
     images: Path
@@ -112,7 +113,7 @@ def scan(root: Path, dataset: str, split: str, *, need_flow: bool, need_mask: bo
 
 
 def scan_layout(
-    layout: Layout, spec: DatasetSpec, *, need_flow: bool, need_mask: bool
+    layout: SplitLayout, spec: DatasetSpec, *, need_flow: bool, need_mask: bool
 ) -> tuple[list[Video], list[str]]:
     """As `scan`, for a layout that was found; returns the videos and every problem instead of raising."""
     if spec.still:
@@ -130,7 +131,7 @@ def scan_layout(
     return videos, problems
 
 
-def find_layout(root: Path, spec: DatasetSpec, split: str) -> Layout:
+def find_layout(root: Path, spec: DatasetSpec, split: str) -> SplitLayout:
     """Find which of the three layouts a data set has, and its videos.
 
     Raises:
@@ -147,9 +148,9 @@ def find_layout(root: Path, spec: DatasetSpec, split: str) -> Layout:
             try:
                 for name in names:
                     check_name(name)
-            except ValueError as error:
+            except UserError as error:
                 raise DatasetError(f"{base / images / part}: rename a folder", [str(error)]) from None
-            return Layout(base / images / part, base / masks / part, base / flows / part, names)
+            return SplitLayout(base / images / part, base / masks / part, base / flows / part, names)
     if (base / "JPEGImages").is_dir():
         return _davis_layout(base, part)
     raise DatasetNotFoundError(
@@ -181,19 +182,7 @@ def find_folder(root: Path, spec: DatasetSpec) -> Path:
     return found[0]
 
 
-def check_name(name: str) -> str:
-    """Return a video name that is safe as one path component.
-
-    Raises:
-        ValueError: It could lead out of its folder, or cannot be a file name.
-    """
-    bad = not name or name in (".", "..") or len(name.encode(errors="replace")) > 255
-    if bad or any(character in "/\\" or not character.isprintable() for character in name):
-        raise ValueError(f"{name[:80]!r} is not a plain sequence name")
-    return name
-
-
-def _davis_layout(base: Path, part: str) -> Layout:
+def _davis_layout(base: Path, part: str) -> SplitLayout:
     lists = [base / "ImageSets" / edition / f"{part}.txt" for edition in ("480p", "2016")]
     list_file = next((path for path in lists if path.is_file()), None)
     if list_file is None:
@@ -212,7 +201,7 @@ def _davis_layout(base: Path, part: str) -> Layout:
         names_frame = len(parts) == 5 and parts[:3] == ["", "JPEGImages", "480p"]
         try:
             name = check_name(parts[3] if names_frame else line.strip())
-        except ValueError as error:
+        except UserError as error:
             problems.append(f"line {number}: {error}")
             continue
         videos[name] = None
@@ -224,11 +213,11 @@ def _davis_layout(base: Path, part: str) -> Layout:
     if (flows / "480p").is_dir():
         flows = flows / "480p"
     images, masks = base / "JPEGImages" / "480p", base / "Annotations" / "480p"
-    return Layout(images, masks, flows, tuple(videos), frozenset(listed))
+    return SplitLayout(images, masks, flows, tuple(videos), frozenset(listed))
 
 
 def _match_frames(
-    layout: Layout, name: str, spec: DatasetSpec, need_flow: bool, need_mask: bool
+    layout: SplitLayout, name: str, spec: DatasetSpec, need_flow: bool, need_mask: bool
 ) -> tuple[tuple[Frame, ...], list[str]]:
     """Pair the files of one video by stem; returns the frames and what is wrong with them."""
     problems: list[str] = []
@@ -260,7 +249,7 @@ def _match_frames(
     return frames, problems
 
 
-def _scan_images(layout: Layout, spec: DatasetSpec, need_mask: bool) -> tuple[list[Video], list[str]]:
+def _scan_images(layout: SplitLayout, spec: DatasetSpec, need_mask: bool) -> tuple[list[Video], list[str]]:
     problems: list[str] = []
     images = _unique_stems(layout.images, IMAGE_SUFFIXES, problems)
     masks = _unique_stems(layout.masks, MASK_SUFFIXES, problems) if layout.masks.is_dir() else {}

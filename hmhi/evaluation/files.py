@@ -14,6 +14,7 @@ from typing import Literal
 
 from hmhi.errors import UserError
 from hmhi.evaluation.protocol import Protocol
+from hmhi.media.names import printable
 from hmhi.media.order import in_order
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm"}
@@ -189,13 +190,6 @@ def read_sequence_list(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path} names no sequence; write one name on each line")
     return list(dict.fromkeys(names))
-
-
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes escaped, safe for a terminal or a report."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def _describe_missing(name: str, lacking: Sequence[str], counted: Sequence[str], found: Iterable[str]) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hmhi.evaluation.files import printable
 from hmhi.evaluation.report import SEQUENCE_COLUMNS, class_means, describe_reading, headline, kind_of
 from hmhi.evaluation.summary import FrameScore, Result
 from hmhi.media.atomic import write_atomically
 from hmhi.media.masks import read_levels
+from hmhi.media.names import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
 PICTURE_WIDTH = 300

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmhi.evaluation.files import printable
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol, Protocol
 from hmhi.evaluation.summary import Result
 from hmhi.media.atomic import write_atomically, write_json
+from hmhi.media.names import printable
 
 SEQUENCE_COLUMNS = {
     "mask": ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"),

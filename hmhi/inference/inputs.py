@@ -14,6 +14,8 @@ from hmhi.errors import BadFileError
 from hmhi.flow.directions import complete_maps
 from hmhi.flow.estimate import METHODS
 from hmhi.inference.sources import CAMERA, Source, open_source
+from hmhi.media.files import match_files
+from hmhi.media.names import safe_name
 from hmhi.media.packs import FLOW_SUFFIXES, IMAGE_SUFFIXES, PACK_SUFFIXES, find_sequence, list_files
 
 TRUTH_FOLDERS = {"JPEGImages": "Annotations", "Images": "Annotations", "frame": "mask"}
@@ -181,13 +183,16 @@ def _find(source: str) -> Iterator[tuple[str, str | Path | tuple[Path, ...]]]:
     elif path.exists():
         yield from _find_at(path)
     elif glob.escape(source) != source:
-        matches = sorted(Path(match) for match in glob.glob(source, recursive=True))
+        matches = match_files(source)
         if not matches:
             raise FileNotFoundError(f"nothing matches {source}")
         images = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
         for folder in sorted({image.parent for image in images}):
             chosen = {image for image in images if image.parent == folder}
-            yield folder.resolve().name, tuple(image for image in _frames(folder) if image in chosen)
+            yield (
+                safe_name(folder.resolve().name),
+                tuple(image for image in _frames(folder) if image in chosen),
+            )
         for match in matches:
             if match.is_dir() or match.suffix.lower() in PACK_SUFFIXES:
                 yield from _find_at(match)
@@ -200,17 +205,17 @@ def _find(source: str) -> Iterator[tuple[str, str | Path | tuple[Path, ...]]]:
 
 def _find_at(path: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
-        yield path.stem, path
+        yield safe_name(path.stem), path
     elif _frames(path):
-        yield path.resolve().name, path
+        yield safe_name(path.resolve().name), path
     else:
         for entry in sorted(path.iterdir()):
             if entry.name.startswith("."):
                 continue
             if entry.is_file() and entry.suffix.lower() in PACK_SUFFIXES:
-                yield entry.stem, entry
+                yield safe_name(entry.stem), entry
             elif entry.is_dir() and _frames(entry):
-                yield entry.name, entry
+                yield safe_name(entry.name), entry
 
 
 def _frames(path: Path) -> list[Path]:

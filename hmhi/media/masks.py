@@ -44,7 +44,7 @@ def read_mask(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a readable image, or larger than `MAX_PIXELS`.
+        BadFileError: Not a readable image, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
     foreground = read_mask_values(path) > 0
     if foreground.ndim == 3:
@@ -57,7 +57,7 @@ def read_mask_values(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a readable image, or larger than `MAX_PIXELS`.
+        BadFileError: Not a readable image, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
     image = decode(path)
     if image.mode in ("LA", "RGBA"):

@@ -12,7 +12,9 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
-from hmhi.errors import BadFileError
+from hmhi.errors import BadFileError, UserError
+from hmhi.media.files import check_bytes, check_file, read_file, walk_folders
+from hmhi.media.names import check_member, printable, safe_name
 from hmhi.media.order import in_order
 from hmhi.media.video_in import VIDEO_SUFFIXES, count_frames
 
@@ -50,18 +52,23 @@ def list_files(sequence: Path, suffixes: Collection[str]) -> list[Path]:
     """Paths of a sequence's files with one of the suffixes, in the order of frames; a video file gives its frames.
 
     Raises:
-        BadFileError: A pack is not a readable zip or video file, or names in a zip file are absolute.
+        BadFileError: A pack is not a readable zip or video file, a name in a zip file leads out of it, or the name of
+            a frame is not printable.
     """
     if sequence.is_dir():
         found = [entry for entry in sequence.iterdir() if entry.suffix.lower() in suffixes]
     elif sequence.suffix.lower() == ".zip":
-        members = [name for name in _zip_file(sequence).namelist() if not name.endswith("/")]
-        if any(name.startswith("/") for name in members):  # joined to the zip's path they would leave it
-            raise BadFileError(f"{sequence}: names in it begin with /; pack the files anew")
-        found = [sequence / name for name in members if Path(name).suffix.lower() in suffixes]
+        names = [name for name in _zip_file(sequence).namelist() if Path(name).suffix.lower() in suffixes]
+        try:
+            found = [sequence / check_member(name) for name in names if not name.endswith("/")]
+        except UserError as error:
+            raise BadFileError(f"{sequence}: {error}; pack the files anew") from None
     else:
         return [sequence / f"{index:05d}{VIDEO_FRAME}" for index in range(count_frames(sequence))]
-    return in_order(path for path in found if not path.name.startswith("."))
+    found = [path for path in found if not path.name.startswith(".")]
+    if odd := [path.name for path in found if not path.name.isprintable()]:  # masks will have these names
+        raise BadFileError(f"{sequence}: the name '{printable(odd[0])}' is not plain text; rename the file")
+    return in_order(found)
 
 
 def find_frames(root: Path) -> dict[Path, list[Path]]:
@@ -75,14 +82,16 @@ def find_frames(root: Path) -> dict[Path, list[Path]]:
     """
     if root.is_file():
         return {Path(): list_files(root, IMAGE_SUFFIXES)}
+    if not root.is_dir():
+        return {}
     found = {}
-    for parent, folders, names in os.walk(root, followlinks=True):  # data sets may be linked into place
-        folders[:] = (name for name in folders if not name.startswith("."))
-        packs = (name for name in names if Path(name).suffix.lower() in PACK_SUFFIXES and name[0] != ".")
-        for sequence in (Path(parent), *(Path(parent, name) for name in packs)):
-            name = sequence if sequence.is_dir() else sequence.with_suffix("")
-            if frames := list_files(sequence, IMAGE_SUFFIXES | {".ppm"}):
-                found[name.relative_to(root)] = frames
+    for folder, entries in walk_folders(root):
+        if frames := list_files(folder, IMAGE_SUFFIXES | {".ppm"}):
+            found[folder.relative_to(root)] = frames
+        packs = [Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() in PACK_SUFFIXES]
+        for pack in packs:
+            if pack.is_file() and (frames := list_files(pack, IMAGE_SUFFIXES | {".ppm"})):
+                found[(folder / safe_name(pack.stem)).relative_to(root)] = frames
     return dict(sorted(found.items()))
 
 
@@ -91,13 +100,17 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: No such file or zip member.
-        BadFileError: The zip file or its member is damaged.
+        BadFileError: The zip file or its member is damaged, it is larger than `hmhi.media.files.MAX_BYTES`, or it is
+            not a regular file.
     """
     archive = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if archive is None:
-        return path.read_bytes()
+        return read_file(path)
     try:
-        return _zip_file(archive).read(path.relative_to(archive).as_posix())
+        bundle = _zip_file(archive)
+        member = bundle.getinfo(path.relative_to(archive).as_posix())
+        check_bytes(path, member.file_size)
+        return bundle.read(member)
     except KeyError:
         raise FileNotFoundError(f"{path}: no such member in the zip file") from None
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
@@ -105,13 +118,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _zip_file(path: Path) -> zipfile.ZipFile:
+    status = check_file(path)
     try:
-        return _cached_zip(path, os.getpid())
-    except (zipfile.BadZipFile, OSError) as error:
+        return _cached_zip(path, os.getpid(), status.st_size, status.st_mtime_ns, status.st_ino)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise BadFileError(f"{path}: not a readable zip file ({error})") from None
 
 
 @lru_cache(maxsize=16)
-def _cached_zip(path: Path, pid: int) -> zipfile.ZipFile:
-    # Keyed by process: a file handle shared over fork would share its position too.
+def _cached_zip(path: Path, pid: int, *identity: int) -> zipfile.ZipFile:
+    # Keyed by process, as a file handle shared over fork would share its position too, and by what tells that
+    # another file has taken the path.
     return zipfile.ZipFile(path)

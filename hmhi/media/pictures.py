@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from hmhi.errors import BadFileError
+from hmhi.media.files import check_pixels
 from hmhi.media.packs import VIDEO_FRAME, read_bytes
 from hmhi.media.video_in import read_frame
 
-MAX_PIXELS = 2**26
-"""Largest image that is decoded: 67 megapixels, twice 8K video. Beyond it lies a decompression bomb."""
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+"""What Pillow may decode. Some of its other formats start programs: PostScript, whatever its suffix, Ghostscript."""
 
 SHAPE_TOLERANCE = 0.05
 """Relative difference in aspect ratio between an image and its flow map that is still taken for rounding."""
@@ -27,7 +28,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a readable image of 8 or 16 bits a channel, or larger than `MAX_PIXELS`.
+        BadFileError: Not a readable image of 8 or 16 bits a channel, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
     if path.suffix == VIDEO_FRAME:
         return read_frame(path.parent, int(path.stem))
@@ -83,7 +84,7 @@ def decode(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a readable image, or larger than `MAX_PIXELS`.
+        BadFileError: Not a readable image, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
     image = _open(path)
     try:
@@ -98,11 +99,10 @@ def _open(path: Path) -> Image.Image:
     if not data:
         raise BadFileError(f"{path}: the file is empty")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise BadFileError(f"{path}: image too large to decode") from None
     except Exception:  # as in decode
         raise BadFileError(f"{path}: not an image (or of an unknown type)") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise BadFileError(f"{path}: {image.width}x{image.height} pixels is too large to decode")
+    check_pixels(path, image.width, image.height)
     return image

@@ -13,11 +13,22 @@ import cv2
 import numpy as np
 
 from hmhi.errors import BadFileError
+from hmhi.media.files import check_file, check_pixels
+from hmhi.media.names import printable
 
 log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
+_HEAD = 512
+"""Bytes of a file by which its container is known."""
+_SIGNATURES = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\x00\x00\x01", b"\x00\x00\x00\x01",  # MPEG program stream, bare MPEG, H.264, H.265
+    b"FLV\x01", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"YUV4MPEG2 ", b"GIF8",
+)  # fmt: skip
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+"""First atoms of MP4 and QuickTime."""
 _FLUSHED = 64
 """Frames that a decoder may still hold back where its input breaks off: reordering and its threads' delay."""
 _ATTEMPTS = 8
@@ -43,7 +54,8 @@ def read_frame(path: Path, index: int) -> np.ndarray:
         FileNotFoundError: No such file.
         BadFileError: Not a readable video, or it ends before the frame.
     """
-    return _cached_video(path, os.getpid()).read(index)
+    status = check_file(path)
+    return _cached_video(path, os.getpid(), status.st_size, status.st_mtime_ns, status.st_ino).read(index)
 
 
 class VideoFile:
@@ -54,11 +66,13 @@ class VideoFile:
     size changes in the middle, OpenCV 5 goes on at the first size; older ones give frames of the new size.
 
     Args:
-        path: Anything that OpenCV's FFmpeg reads, or an open stream of such bytes, read from its beginning.
+        path: A file of any container that OpenCV's FFmpeg reads, or an open stream of such bytes, read from its
+            beginning. Playlists and other files that name further files or addresses are no videos.
 
     Raises:
         FileNotFoundError: No such file.
-        BadFileError: Not a video, also from the methods.
+        BadFileError: Not a video, of more than `hmhi.media.files.MAX_PIXELS` a frame, or its name is no UTF-8; the
+            methods raise it, too.
     """
 
     def __init__(self, path: Path | io.BufferedIOBase) -> None:
@@ -68,13 +82,20 @@ class VideoFile:
         """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
-            self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
-        elif path.is_file():
-            self._capture = cv2.VideoCapture(str(path))
+            head = path.read(_HEAD)
+            path.seek(0)
         else:
-            raise FileNotFoundError(f"{path}: no such video file")
+            head = _read_head(path)
+        if not _is_container(head):
+            raise BadFileError(f"{self.name}: not a video file (or of an unknown type)")
+        if isinstance(path, io.BufferedIOBase):
+            self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
+        else:  # an absolute path is no address: "http:host.mp4" would be one
+            self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise BadFileError(f"{self.name}: not a video that OpenCV can read")
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        check_pixels(Path(self.name), *(int(self._capture.get(side)) for side in sides))
 
     def __enter__(self) -> VideoFile:
         return self
@@ -178,5 +199,26 @@ class _VideoReader:
 
 
 @lru_cache(maxsize=4)
-def _cached_video(path: Path, pid: int) -> _VideoReader:
+def _cached_video(path: Path, pid: int, *identity: int) -> _VideoReader:
     return _VideoReader(path)
+
+
+def _read_head(path: Path) -> bytes:
+    check_file(path)
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:  # OpenCV crashes the process on it
+        raise BadFileError(f"{printable(str(path))}: the name is no UTF-8; rename the file") from None
+    with path.open("rb") as stream:
+        return stream.read(_HEAD)
+
+
+def _is_container(head: bytes) -> bool:
+    """Whether a file begins as containers of video do; FFmpeg's own guess would follow playlists as well."""
+    return (
+        head.startswith(_SIGNATURES)
+        or head[4:8] in _ATOMS
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head[0:1] == head[188:189] == b"G"  # MPEG transport stream
+        or head[4:5] == head[196:197] == b"G"  # the same with time stamps
+    )

@@ -1,14 +1,11 @@
 import shutil
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from trees import half_mask, picture, save, write_davis_list, write_video
 
 from hmhi.config import ConfigError
 from hmhi.data.catalog import DATASETS, get_spec
-from hmhi.data.index import DatasetError, DatasetNotFoundError, check_name, scan
+from hmhi.data.index import DatasetError, DatasetNotFoundError, scan
 
 
 def scan_davis(root, split="train", need_flow=True, need_mask=True):
@@ -189,7 +186,7 @@ def test_hostile_names_in_a_list_file(tmp_path, line):
     base = tmp_path / "DAVIS-16"
     write_video(base, "bear", 3, layout="davis")
     write_davis_list(base, "train", ["bear", line])
-    with pytest.raises(DatasetError, match=r"line 2: .* not a plain sequence name"):
+    with pytest.raises(DatasetError, match=r"line 2: .* not a plain name"):
         scan_davis(tmp_path)
 
 
@@ -197,25 +194,14 @@ def test_hostile_name_inside_a_davis16_line(tmp_path):
     base = tmp_path / "DAVIS-16"
     write_video(base, "bear", 3, layout="davis")
     write_davis_list(base, "train", ["/JPEGImages/480p/../00000.jpg /Annotations/480p/../00000.png"])
-    with pytest.raises(DatasetError, match="not a plain sequence name"):
+    with pytest.raises(DatasetError, match="not a plain name"):
         scan_davis(tmp_path)
 
 
 def test_hostile_folder_name(tmp_path):
     write_video(tmp_path / "DAVIS-16", "two\nlines", 3)
-    with pytest.raises(DatasetError, match=r"'two\\nlines' is not a plain sequence name"):
+    with pytest.raises(DatasetError, match=r"'two\\nlines' is not a plain name"):
         scan_davis(tmp_path)
-
-
-@given(st.text(max_size=40))
-def test_names_that_pass_stay_inside_their_folder(name):
-    try:
-        check_name(name)
-    except ValueError:
-        return
-    base = Path("/out")
-    assert (base / name).resolve().parent == base
-    assert "\n" not in name
 
 
 def test_unknown_name_suggests():

@@ -52,6 +52,30 @@ def test_files_are_videos(tmp_path):
     assert names(frames / "00001.jpg") == ["00001"]
 
 
+def test_names_lead_nowhere_else(tmp_path):
+    """Results stand below a video's name: ``..mp4`` has the stem ``.``, and ``...mp4`` the stem ``..``."""
+    video = write_video(tmp_path / "walk.mp4")
+    for name, safe in {
+        "..mp4": "_", "...mp4": "__", ".hidden.mp4": "_hidden", "-rf.mp4": "_rf", "red\x1b[31m.mp4": "red_[31m",
+        "what*.mp4": "what_", "a=b.mp4": "a=b", "clip [1].mp4": "clip [1]",
+    }.items():  # fmt: skip
+        path = tmp_path / "odd" / name
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(video)
+        assert names(path) == [safe]
+        assert names(f"{tmp_path}/odd/{name[0]}*") == [safe]
+        path.unlink()
+
+
+def test_patterns_do_not_go_round_in_circles(tmp_path):
+    for name in ("a", "b", "c"):
+        write_frames(tmp_path / name / "frames", 1)
+        for other in ("a", "b", "c", "."):
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    with pytest.raises(ValueError, match="two videos are called frames"):
+        names(f"{tmp_path}/**/frames")
+
+
 def test_a_folder_of_videos_is_several(tmp_path):
     for name in ("b", "a", "c"):
         write_frames(tmp_path / "in" / name)

@@ -27,6 +27,12 @@ JPEG, PNG = encode("JPEG", picture(1)), encode("PNG", picture(1))
         ("empty.jpg", b"", "file is empty"),
         ("page.jpg", b"<!DOCTYPE html><html>Sign in</html>", "not an image"),
         ("zeros.png", bytes(1000), "not an image"),
+        (
+            "postscript.png",
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+            "not an image",
+        ),
+        ("icon.png", encode("ICO", picture(1)), "not an image"),
     ],
 )
 def test_faulty_files_are_one_error_that_names_them(tmp_path, name, content, reason):
@@ -122,3 +128,16 @@ def test_real_truth_and_flow(shared_data):
     stored = np.array(Image.open(base / "Annotations/480p/bear/00000.png"))
     np.testing.assert_array_equal(read_mask(base / "Annotations/480p/bear/00000.png"), stored == 255)
     assert read_flow_rgb(base / "Flow/blackswan/00000.jpg").shape == (480, 854, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "MPO"])
+def test_formats_that_are_read(tmp_path, kind):
+    images = [Image.fromarray(picture(seed)) for seed in (1, 2)]
+    several = (
+        {"save_all": True, "append_images": images[1:]} if kind in ("GIF", "MPO", "TIFF", "WEBP") else {}
+    )
+    images[0].save(
+        tmp_path / "image.png", kind, **several
+    )  # the suffix says nothing, and the first frame counts
+    assert np.abs(read_rgb(tmp_path / "image.png").astype(int) - picture(1)).mean() < 70
+    assert read_size(tmp_path / "image.png") == (40, 64)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hmhi.errors import BadFileError
+from hmhi.errors import BadFileError, UserError
+from hmhi.media.names import check_member
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -80,7 +81,7 @@ def _is_link(info: zipfile.ZipInfo) -> bool:
 
 
 def _safe_path(name: str, archive: Path) -> PurePosixPath:
-    path = PurePosixPath(name.removeprefix("./"))
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
-        raise BadFileError(f"{archive}: refused, its member {name[:80]!r} is not a plain relative path")
-    return path
+    try:
+        return check_member(name)
+    except UserError as error:
+        raise BadFileError(f"{archive}: refused, {error}") from None

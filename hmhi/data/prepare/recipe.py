@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hmhi.data.index import check_name
 from hmhi.errors import UserError
 from hmhi.media.masks import read_labels, read_mask_values
+from hmhi.media.names import check_name
 from hmhi.media.order import in_order
 
 
