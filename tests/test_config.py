@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import typing
 
 import pytest
@@ -68,13 +69,19 @@ def test_saved_config_is_read_back_equal(tmp_path):
         ("train: {lr: fast}", "train.lr.*fast"),
         ("train: {lr: 1}\ntrain: {lr: 2}", "duplicate"),
         ("train: {grad_clip: None}", "train.grad_clip.*None"),
-        ("train: {lr: -1}", "train.lr must be positive"),
+        ("train: {lr: -1}", "train.lr must be above 0"),
         ("train: {min_lr: 1}", "train.min_lr .* above train.lr"),
         ("train: {ema: 1.5}", "train.ema"),
         ("train: {grad_clip: 0}", "train.grad_clip"),
         ("model: {memory_stages: [4, 2]}", "model.memory_stages"),
         ("model: {memory_stages: [2]}", "model.high_to_shallow.*two memory banks"),
-        ("model: {memory_frames: 0}", "model.memory_frames"),
+        ("model: {memory_frames: 0}", "model.memory_frames must be at least 1, got 0"),
+        ("model: {memory_stages: [0, 4]}", "model.memory_stages must be at least 1 and at most 4, got 0"),
+        ("model: {drop_path: 1.0}", "model.drop_path must be at least 0 and below 1"),
+        ("train: {min_lr: -1}", "train.min_lr must be at least 0"),
+        ("train: {weight_decay: .inf}", "train.weight_decay must be at least 0, got inf"),
+        ("train: {loss: {focal: 0, bce: 0, dice: 0}}", "train.loss: .* nothing to learn"),
+        ("data: {image_size: {0: 64}}", "a list is given where a section is due"),
         ("model: {inputs: sound}", "model.inputs.*image\\+flow"),
         ("data: {image_size: [512]}", "data.image_size"),
         ("data: {train: []}", "data.train"),
@@ -99,6 +106,38 @@ def test_bad_overrides(override):
 def test_absent_file():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         load_config("nowhere.yaml")
+
+
+def numeric_fields(section=None, prefix=""):
+    for field in dataclasses.fields(section or Config()):
+        value = getattr(section or Config(), field.name)
+        if dataclasses.is_dataclass(value):
+            yield from numeric_fields(value, f"{prefix}{field.name}.")
+        elif {int, float} & {*typing.get_args(typing.get_type_hints(type(section))[field.name]), type(value)}:
+            yield prefix + field.name, isinstance(value, list)
+
+
+@pytest.mark.parametrize("value", ["-1", ".nan", ".inf", "-.inf"])
+def test_no_number_is_negative_or_endless(value):
+    """The rule holds for every numeric field, also for those that come later."""
+    fields = dict(numeric_fields())
+    assert len(fields) > 30 and {"train.weight_decay", "train.loss.focal", "train.grad_clip"} <= set(fields)
+    for key, many in fields.items():
+        with pytest.raises(ConfigError, match=key.rsplit(".")[-1]):
+            load_config(None, [f"{key}=[{value},{value}]" if many else f"{key}={value}"])
+
+
+def test_a_loaded_config_does_not_change():
+    config = load_config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.train.load_from = "other.pt"
+
+
+def test_settings_of_the_first_checkpoints_load(repository):
+    """Written by the version that introduced the format; keys that are gone since are left out."""
+    stored = json.loads((repository / "tests" / "formats" / "hmhi-1.json").read_text())
+    assert stored["config"]["train"]["betas"] and stored["config"]["train"]["save_every"]
+    assert config_from_dict(stored["config"]) == Config()
 
 
 def test_every_field_is_explained():

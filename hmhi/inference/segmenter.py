@@ -33,7 +33,7 @@ from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, ReducingEstimator, build_estimator
 from hmhi.flow.files import read_flow_rgb
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
-from hmhi.inference.pipeline import run_ahead
+from hmhi.runtime.pipeline import run_ahead
 from hmhi.inference.scenes import is_cut
 from hmhi.inference.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.media.pictures import to_rgb

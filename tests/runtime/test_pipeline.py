@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from hmhi.inference.pipeline import run_ahead
+from hmhi.runtime.pipeline import run_ahead
 
 
 def ours():
