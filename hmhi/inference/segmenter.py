@@ -33,13 +33,13 @@ from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, ReducingEstimator, build_estimator
 from hmhi.flow.files import read_flow_rgb
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
-from hmhi.runtime.pipeline import run_ahead
 from hmhi.inference.scenes import is_cut
 from hmhi.inference.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.media.pictures import to_rgb
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import PAD_TO
 from hmhi.models.weights import load_state, model_from
+from hmhi.runtime.pipeline import run_ahead
 from hmhi.runtime.precision import amp_precision, autocast, compile_parts, settle
 
 log = logging.getLogger(__name__)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
 
 class StopSignal:
     """Notes the first SIGTERM or SIGINT inside a ``with`` block; the second one acts at once.
+
+    In a thread other than the main one, where Python handles no signals, it notes nothing.
 
     Attributes:
         number: The signal that came, 0 before any.
@@ -19,6 +22,8 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self

@@ -1,6 +1,6 @@
 """Checkpoints: atomic to write, safe to read, and exact to resume from.
 
-A run keeps ``ckpt/last.pt`` and the one before it (``previous.pt``), ``ckpt/best.pt`` with weights only, and
+A run keeps ``ckpt/last.pt``, that of the epoch before (``previous.pt``), ``ckpt/best.pt`` with weights only, and
 optionally ``ckpt/epoch_0010.pt`` ... for good. Every file loads with ``torch.load(..., weights_only=True)``:
 
     format       "hmhi-1"
@@ -20,23 +20,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict
-from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.key_maps import CheckpointError
 from hmhi.models.weights import FORMAT, load_exactly, load_state
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
+from hmhi.training.optim import load_optimizer
 
 log = logging.getLogger(__name__)
 
 FREE_KEYS = {
     "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
-    "train.val_every", "train.save_every", "train.keep_every", "train.log_every",
+    "train.val_every", "train.keep_every", "train.log_every",
 }  # fmt: skip
 """Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
 
@@ -46,15 +47,15 @@ class Progress:
     """Where a run stands."""
 
     epoch: int = 0
-    """Epoch under way, from 0."""
+    """Epoch under way, from 0; the number of epochs once the run is complete."""
     batch: int = 0
-    """Batches of this epoch that each rank has used."""
+    """Batches of this epoch that each rank has used; all of them until the epoch is validated."""
     step: int = 0
     """Optimiser steps so far, skipped ones included."""
+    updates: int = 0
+    """Optimiser steps that changed the weights."""
     bad_steps: int = 0
     """Skipped steps in a row."""
-    best: float | None = None
-    """Best J&F of the first validation set so far."""
 
 
 @dataclass(kw_only=True)
@@ -66,16 +67,16 @@ class TrainState:
     environment: dict[str, str]
     flow: dict[str, dict[str, str]]
     """Training set -> how its flow was made."""
-    model: HMHINet
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None
     progress: Progress
 
     @property
-    def scored_model(self) -> HMHINet:
+    def scored_model(self) -> nn.Module:
         """What is validated and released: the moving average where there is one."""
-        return self.model if self.ema is None else cast(HMHINet, self.ema.module)
+        return self.model if self.ema is None else self.ema.module
 
 
 def weights_dict(state: TrainState) -> dict[str, Any]:
@@ -116,14 +117,10 @@ def restore(state: TrainState, saved: Mapping[str, Any], source: Path, *, force:
             continuation: the place within the epoch is converted to the new batch size.
 
     Raises:
-        CheckpointError: The file holds no training state.
+        CheckpointError: The file holds no training state, or has another format.
         ConfigError: Config or number of ranks differ, and ``force`` is not set.
     """
-    if saved.get("format") != FORMAT or "training" not in saved:
-        raise CheckpointError(
-            f"{source} holds weights only and cannot be resumed; use --load-from to start from it"
-        )
-    training = saved["training"]
+    training = _training_part(saved, source)
     differences = run_differences(state, saved)
     if differences and not force:
         raise ConfigError(
@@ -131,24 +128,62 @@ def restore(state: TrainState, saved: Mapping[str, Any], source: Path, *, force:
             + "\n  ".join(differences)
             + "\nGive the old values, start another run (train.output=...), or continue inexactly with --force"
         )
-
     raw_model = training["raw_model"]
     load_exactly(state.model, saved["model"] if raw_model is None else raw_model, str(source))
     if state.ema is not None:
         load_exactly(state.ema.module, saved["model"], str(source))
         state.ema.n_averaged.fill_(training["ema_updates"])
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in state.optimizer.param_groups]
-    state.optimizer.load_state_dict(training["optimizer"])
-    for group, setting in zip(state.optimizer.param_groups, settings, strict=True):
-        group.update(setting)  # under force the given config holds, not the saved one
-    state.scaler.load_state_dict(training["scaler"])
-    for name, value in training["progress"].items():
-        setattr(state.progress, name, value)
-    before = saved["config"]["train"]["batch_size"] * training["world_size"]
-    now = state.config.train.batch_size * state.ranks.world_size
-    state.progress.batch = state.progress.batch * before // now
+    former = config_from_dict(saved["config"])
+    _restore_optimizer(state, training, former)
+    _restore_progress(state, training, former)
     if state.ranks.rank < len(training["random"]):
         _set_random_state(training["random"][state.ranks.rank], state.ranks.device)
+
+
+def _training_part(saved: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
+    """What `training_dict` put beside the weights, checked."""
+    if saved.get("format") != FORMAT and "format" in saved:
+        raise CheckpointError(
+            f"{source} has format {saved['format']!r}, and this version of hmhi reads {FORMAT!r}; use the version "
+            f"that wrote it"
+        )
+    if "format" not in saved or "training" not in saved:
+        raise CheckpointError(
+            f"{source} holds weights only and cannot be resumed; use --load-from to start from it"
+        )
+    training = saved["training"]
+    kinds = {
+        "world_size": int, "progress": dict, "raw_model": dict | None, "ema_updates": int, "optimizer": dict,
+        "scaler": dict, "random": list,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(training, dict) or not isinstance(training.get(name), kind):
+            raise CheckpointError(f"{source} is damaged: its training.{name} is missing or of a wrong kind")
+    return training
+
+
+def _restore_optimizer(state: TrainState, training: Mapping[str, Any], former: Config) -> None:
+    """Averages and loss scale, where the optimiser and the precision are still the same."""
+    before, now = former.train, state.config.train
+    if before.optimizer == now.optimizer:
+        load_optimizer(state.optimizer, training["optimizer"], state.model, before)
+    else:
+        log.warning("the averages of %s are dropped: this run uses %s", before.optimizer, now.optimizer)
+    if training["scaler"] and state.scaler.is_enabled():
+        state.scaler.load_state_dict(training["scaler"])
+    elif training["scaler"] or state.scaler.is_enabled():
+        log.warning(
+            "the loss scale starts anew: precision was %s, and is %s", before.precision, now.precision
+        )
+
+
+def _restore_progress(state: TrainState, training: Mapping[str, Any], former: Config) -> None:
+    progress, saved = state.progress, training["progress"]
+    for field in dataclasses.fields(progress):
+        setattr(progress, field.name, int(saved.get(field.name, 0)))
+    progress.updates = int(saved.get("updates", progress.step))  # the first files do not count them
+    before = former.train.batch_size * training["world_size"]
+    progress.batch = progress.batch * before // (state.config.train.batch_size * state.ranks.world_size)
 
 
 def run_differences(state: TrainState, saved: Mapping[str, Any]) -> list[str]:
@@ -199,18 +234,33 @@ def save(content: Mapping[str, Any], path: Path) -> None:
         os.close(folder)
 
 
-def save_last(content: Mapping[str, Any], folder: Path) -> None:
-    """Write ``last.pt`` and keep the former one as ``previous.pt``."""
+def save_last(content: Mapping[str, Any], folder: Path, *, rotate: bool = True) -> None:
+    """Write ``last.pt``, and keep the former one as ``previous.pt`` unless `rotate` is False."""
+    last = folder / "last.pt"
+    if not rotate:
+        save(content, last)
+        return
     fresh = folder / "fresh.pt"
     save(content, fresh)
-    last = folder / "last.pt"
     if last.exists():
         os.replace(last, folder / "previous.pt")
     os.replace(fresh, last)
 
 
+def best_score(folder: Path, dataset: str) -> float | None:
+    """J&F of ``best.pt`` on a data set; None where there is no such file yet."""
+    path = folder / "best.pt"
+    if not path.exists():
+        return None
+    try:
+        return float(load_state(path)["scores"][dataset]["JF"])
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        log.warning("the next validation replaces %s, which does not tell its score (%s)", path, error)
+        return None
+
+
 def load_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a run that can be read.
+    """The checkpoint of a run that is furthest on, of those that can be read.
 
     Args:
         folder: The run's ``ckpt`` folder.
@@ -222,7 +272,13 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         CheckpointError: There are checkpoints, and none can be read.
     """
     candidates = resumable(folder)
+    places: dict[Path, tuple[int, int]] = {}
     for path in candidates:
+        try:
+            places[path] = _place(path)
+        except CheckpointError as error:
+            log.warning("skipping an unreadable checkpoint: %s", error)
+    for path in sorted(places, key=lambda path: places[path], reverse=True):
         try:
             return path, load_state(path)
         except CheckpointError as error:
@@ -233,9 +289,18 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def resumable(folder: Path) -> list[Path]:
-    """Complete checkpoints with training state, newest first."""
+    """Complete checkpoints with training state; of those of the same step the first one is to be preferred."""
     found = [folder / "last.pt", folder / "fresh.pt", folder / "previous.pt", *folder.glob("epoch_*.pt")]
-    return sorted((p for p in found if p.exists()), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    return [path for path in found if path.exists()]
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Step and epoch of a checkpoint; its tensors stay on disk."""
+    try:
+        progress = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["training"]["progress"]
+        return int(progress["step"]), int(progress["epoch"])
+    except Exception as error:  # bytes that are no checkpoint make torch raise nearly anything
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__})") from None
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

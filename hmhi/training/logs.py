@@ -33,14 +33,15 @@ class RunLogger:
         folder: Run folder.
         active: Whether this process writes; rank 0 only.
         step: Steps done so far; records of later steps, left by a run that was killed, are removed.
+        validated: Whether the validation after this step was complete; else its records are removed too.
     """
 
-    def __init__(self, folder: Path, *, active: bool, step: int = 0) -> None:
+    def __init__(self, folder: Path, *, active: bool, step: int = 0, validated: bool = False) -> None:
         self._jsonl = folder / "metrics.jsonl"
         self._board: SummaryWriter | None = None
         if active:
             self._board = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else None)
-            _drop_later(self._jsonl, step)
+            _drop_later(self._jsonl, step, validated)
 
     def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
         """Record values under their tags."""
@@ -62,7 +63,7 @@ class RunLogger:
             self._board.close()
 
 
-def _drop_later(jsonl: Path, step: int) -> None:
+def _drop_later(jsonl: Path, step: int, validated: bool) -> None:
     if not jsonl.exists():
         return
     kept = []
@@ -71,9 +72,8 @@ def _drop_later(jsonl: Path, step: int) -> None:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue  # the half line of a killed process
-        # A resumed run repeats the validation of the epoch that it continues from.
         validation = any(tag.startswith("val/") for tag in record)
-        if record["step"] < step or (record["step"] == step and not validation):
+        if record["step"] < step or (record["step"] == step and (validated or not validation)):
             kept.append(line)
     partial = jsonl.with_name(jsonl.name + ".tmp")
     partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -6,7 +6,7 @@ A schedule is a pure function of the optimiser step, so that it has no state of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,24 +20,50 @@ POLY_POWER = 0.9
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum 0.9 over `parameter_groups`."""
-    groups = parameter_groups(
-        model, config.weight_decay, decay_norms=config.decay_norms, lr_encoder=config.lr_encoder
-    )
+    groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, *, decay_norms: bool, lr_encoder: float = 1.0
-) -> list[dict[str, Any]]:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    saved: Mapping[str, Any],
+    model: nn.Module,
+    former: TrainConfig,
+) -> None:
+    """Give an optimiser the averages of an earlier one of the same kind, parameter by parameter.
+
+    The settings of its groups stay its own, and the earlier groups may have been others.
+
+    Args:
+        optimizer: Of `build_optimizer`; changed in place.
+        saved: State dict of the earlier optimiser.
+        model: The network that both optimise.
+        former: Settings from which the earlier one was built.
+    """
+    former_numbers = {
+        id(parameter): number for number, parameter in enumerate(_parameters(parameter_groups(model, former)))
+    }
+    state = {
+        number: saved["state"][former_numbers[id(parameter)]]
+        for number, parameter in enumerate(_parameters(optimizer.param_groups))
+        if former_numbers[id(parameter)] in saved["state"]
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameters(groups: Sequence[Mapping[str, Any]]) -> list[nn.Parameter]:
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Split the trainable parameters by weight decay and learning rate.
 
     Args:
         model: Network whose parameters are trained; frozen ones are left out.
-        weight_decay: Decay of weight matrices and kernels.
-        decay_norms: Whether vectors (norm scales, biases) and position tables decay too.
-        lr_encoder: Factor on the learning rate of the parameters under ``encoder``.
+        config: ``weight_decay`` holds for weight matrices and kernels, and with ``decay_norms`` for vectors (norm
+            scales, biases) and position tables too. ``lr_encoder`` belongs to the parameters under ``encoder``.
 
     Returns:
         Groups for a torch optimiser, each with an ``lr_factor`` for `set_learning_rate`; parameters of a group in
@@ -48,12 +74,12 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         spare = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in POSITION_TABLES
-        factor = lr_encoder if name.startswith("encoder.") else 1.0
-        groups.setdefault((factor, decay_norms or not spare), []).append(parameter)
+        factor = config.lr_encoder if name.startswith("encoder.") else 1.0
+        groups.setdefault((factor, config.decay_norms or not spare), []).append(parameter)
     return [
         {
             "params": groups[factor, decays],
-            "weight_decay": weight_decay if decays else 0.0,
+            "weight_decay": config.weight_decay if decays else 0.0,
             "lr_factor": factor,
         }
         for factor, decays in sorted(groups, reverse=True)

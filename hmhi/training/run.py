@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
 from hmhi.data.provenance import flow_records
 from hmhi.flow.provenance import flow_mismatch
 from hmhi.models.build import build_model
+from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.imagenet import find_package
 from hmhi.models.weights import (
     load_backbone,
@@ -34,10 +34,12 @@ from hmhi.models.weights import (
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.runtime.interrupt import StopSignal
+from hmhi.runtime.precision import compile_parts
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import Progress, TrainState
 from hmhi.training.logs import RunLogger, environment
 from hmhi.training.optim import build_optimizer
+from hmhi.training.tasks import Task, task_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class Run:
     """A `TrainState` and what moves it."""
 
     state: TrainState
+    task: Task
+    """How the network is trained and scored."""
     parallel: nn.Module
     """Called for training; joins the ranks' gradients."""
     loader: TrainLoader
@@ -59,34 +63,24 @@ class Run:
     bar: tqdm
     total_steps: int
     """Optimiser steps of all epochs."""
+    best: float | None
+    """J&F of ``best.pt`` on the first validation set; None before there is such a file."""
 
 
 def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path | None, force: bool) -> Run:
     """Make everything that `fit` needs; nothing but logs has been written when it fails."""
-    cfg = config.train
     # a) data first: what is missing there shows before anything slow
     loader, val_videos = build_data(config, ranks.rank, ranks.world_size)
-    if ranks.is_main:
-        warn_of_val_flow(config)
 
-    # b) model, optimiser and the state to continue from
+    # b) model, optimiser and the place to continue from
     saved = find_checkpoint(folder / "ckpt", resume)
     if saved is None:
         check_weights(config)
     state = build_state(config, ranks, fresh=saved is None)
     parallel = distributed.parallel(state.model, ranks)
-    torch.manual_seed(cfg.seed + 1 + ranks.rank)  # dropout differs between ranks
+    torch.manual_seed(config.train.seed + 1 + ranks.rank)  # dropout differs between ranks
     if saved is not None:
-        source, content = saved
-        checkpoint.restore(state, content, source, force=force)
-        if ranks.is_main:
-            warn_of_other_flow(state.flow, content, source)
-        state.progress.batch = min(
-            state.progress.batch, len(loader)
-        )  # under force an epoch may be shorter now
-        log.info(
-            "continuing from %s: epoch %d, step %d", source, state.progress.epoch + 1, state.progress.step
-        )
+        continue_from(state, *saved, batches=len(loader), force=force)
     places = distributed.gather((state.progress.epoch, state.progress.batch, state.progress.step))
     if len(set(places)) > 1:
         raise ConfigError(
@@ -99,24 +93,39 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
         (folder / "environment.json").write_text(
             json.dumps(state.environment, indent=2) + "\n", encoding="utf-8"
         )
-    # The last step of an epoch may have fewer than cfg.accumulate batches.
-    steps = math.ceil(len(loader) / cfg.accumulate)
-    bar = tqdm(
-        total=steps * cfg.epochs, initial=state.progress.step, unit="step",
-        disable=not (ranks.is_main and sys.stderr.isatty()),
+    # The last step of an epoch may have fewer than accumulate batches.
+    steps = math.ceil(len(loader) / config.train.accumulate)
+    describe(state, steps, folder)
+    total, done = steps * config.train.epochs, state.progress.step
+    return Run(
+        state=state, task=task_of(config), parallel=parallel, loader=loader, val_videos=val_videos, folder=folder,
+        logger=RunLogger(folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0),
+        stop=StopSignal(), total_steps=total, best=checkpoint.best_score(folder / "ckpt", config.data.val[0]),
+        bar=tqdm(
+            total=total, initial=done, unit="step", disable=not (ranks.is_main and sys.stderr.isatty())
+        ),
     )  # fmt: skip
-    run = Run(
-        state=state, parallel=parallel, loader=loader, val_videos=val_videos, folder=folder, stop=StopSignal(),
-        logger=RunLogger(folder, active=ranks.is_main, step=state.progress.step),
-        bar=bar, total_steps=steps * cfg.epochs,
-    )  # fmt: skip
-    clips = cfg.batch_size * ranks.world_size * cfg.accumulate
+
+
+def continue_from(
+    state: TrainState, source: Path, content: Mapping[str, Any], *, batches: int, force: bool
+) -> None:
+    """Restore a checkpoint; under ``force`` an epoch, of `batches` now, may have become shorter."""
+    checkpoint.restore(state, content, source, force=force)
+    progress = state.progress
+    progress.batch = min(progress.batch, batches)
+    log.info("continuing from %s: epoch %d, step %d", source, progress.epoch + 1, progress.step)
+
+
+def describe(state: TrainState, steps: int, folder: Path) -> None:
+    """Log what is trained, and in how many steps of how many clips."""
+    cfg, ranks = state.config.train, state.ranks
     log.info(
         "%s on %d x %s: %d steps of %d clips in each of %d epochs, %.1f M parameters, run folder %s",
-        config.model.backbone, ranks.world_size, ranks.device.type, steps, clips, cfg.epochs,
+        state.config.model.backbone, ranks.world_size, ranks.device.type, steps,
+        cfg.batch_size * ranks.world_size * cfg.accumulate, cfg.epochs,
         sum(p.numel() for p in state.model.parameters()) / 1e6, folder,
     )  # fmt: skip
-    return run
 
 
 def build_data(
@@ -138,38 +147,11 @@ def build_data(
 def check_inputs(config: Config, resume: str | Path | None = None) -> str:
     """Find all that a run reads, without starting it; says what it found, or raises what `fit` would."""
     loader, val_videos = build_data(config)
-    warn_of_val_flow(config)
     if find_checkpoint(Path(config.train.output) / "ckpt", resume) is None:
         check_weights(config)
     counts = ", ".join(f"{len(videos)} videos of {name}" for name, videos in val_videos.items())
     trained = f"{len(loader)} batches of {', '.join(config.data.train)} in an epoch of one process"
     return f"{trained}; validation on {counts or 'nothing'}"
-
-
-def warn_of_val_flow(config: Config) -> None:
-    """Log one warning where validation sets have flow of another kind than every training set."""
-    trained = flow_records(config.data, config.data.train, "train")
-    validated = flow_records(config.data, config.data.val if config.train.val_every else [], "val")
-    differing = describe_mismatches(validated, trained)
-    if differing:
-        log.warning("validation reads other flow than training: %s", differing)
-
-
-def warn_of_other_flow(
-    flow: Mapping[str, Mapping[str, str]], saved: Mapping[str, Any], source: str | Path
-) -> None:
-    """Log one warning where training sets have flow of another kind than a checkpoint was trained on."""
-    differing = describe_mismatches(flow, saved.get("flow", {}))
-    if differing:
-        log.warning("training reads other flow than %s was trained on: %s", source, differing)
-
-
-def describe_mismatches(
-    flow: Mapping[str, Mapping[str, str]], trained: Mapping[str, Mapping[str, str]]
-) -> str:
-    """The data sets whose flow differs from all that a network was trained on, and how; empty if none does."""
-    found = ((name, flow_mismatch(trained, record)) for name, record in flow.items())
-    return "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch)
 
 
 def check_weights(config: Config) -> None:
@@ -190,8 +172,12 @@ def check_weights(config: Config) -> None:
 def find_checkpoint(folder: Path, resume: str | Path | None) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that ``--resume`` means, or None to start anew.
 
+    Args:
+        folder: The run's ``ckpt`` folder.
+        resume: ``auto``, a file, or None.
+
     Raises:
-        ConfigError: A new run would overwrite another one.
+        ConfigError: Another run in the folder would be overwritten.
         FileNotFoundError: The given file does not exist.
         CheckpointError: It cannot be read.
     """
@@ -200,14 +186,13 @@ def find_checkpoint(folder: Path, resume: str | Path | None) -> tuple[Path, dict
         if found is None:
             log.info("no checkpoint in %s yet, starting anew", folder)
         return found
-    if resume is not None:
-        return Path(resume), load_state(resume)
-    if checkpoint.resumable(folder):
+    elsewhere = resume is None or Path(resume).resolve().parent != folder.resolve()
+    if elsewhere and checkpoint.resumable(folder):
         raise ConfigError(
-            f"{folder.parent} already holds a run: continue it with --resume auto, choose another folder with "
-            f"train.output=..., or remove it"
+            f"{folder.parent} already holds {'a' if resume is None else 'another'} run: continue it with --resume "
+            f"auto, choose another folder with train.output=..., or remove it"
         )
-    return None
+    return None if resume is None else (Path(resume), load_state(resume))
 
 
 def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
@@ -219,31 +204,38 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         fresh: Read ``train.load_from`` or ``train.pretrained``; a resumed run needs neither.
     """
     cfg = config.train
-    if cfg.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # A warning only: the decoder's bicubic upsampling has no deterministic kernel on CUDA.
-        torch.use_deterministic_algorithms(True, warn_only=True)
     flow = flow_records(config.data, config.data.train, "train")
     torch.manual_seed(cfg.seed)
     model = build_model(config.model)
-    if fresh and cfg.load_from is not None:
-        start = load_state(cfg.load_from)
-        load_exactly(model, model_from(start, Path(cfg.load_from))[0].state_dict(), cfg.load_from)
-        log.info("weights from %s", cfg.load_from)
-        if ranks.is_main:
-            warn_of_other_flow(flow, start, cfg.load_from)
-    elif fresh and cfg.pretrained is not None:
-        if cfg.pretrained == PACKAGE:
-            load_backbone_from_package(model.encoder.backbone, config.model.backbone)
-        else:
-            load_backbone(model.encoder.backbone, cfg.pretrained)
-        log.info("backbone weights from %s", cfg.pretrained)
+    if fresh:
+        load_start(model, config, flow)
     model.to(ranks.device)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
     if cfg.compile:
-        model.compile()  # in place: the keys of the state dict stay as they are
+        compile_parts(model)  # in place: the keys of the state dict stay as they are
     return TrainState(
         config=config, ranks=ranks, environment=environment(), flow=flow, model=model, ema=ema,
         progress=Progress(), optimizer=build_optimizer(model, cfg),
         scaler=torch.amp.GradScaler(ranks.device.type, enabled=cfg.precision == "fp16"),
     )  # fmt: skip
+
+
+def load_start(model: HMHINet, config: Config, flow: Mapping[str, Mapping[str, str]]) -> None:
+    """Give a new model the weights that ``train.load_from`` or ``train.pretrained`` names, if any.
+
+    Logs a warning where the flow to train on is of another kind than that of ``load_from``.
+    """
+    cfg = config.train
+    if cfg.load_from is not None:
+        start = load_state(cfg.load_from)
+        load_exactly(model, model_from(start, Path(cfg.load_from))[0].state_dict(), cfg.load_from)
+        log.info("weights from %s", cfg.load_from)
+        found = ((name, flow_mismatch(start.get("flow", {}), record)) for name, record in flow.items())
+        if differing := "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch):
+            log.warning("training reads other flow than %s was trained on: %s", cfg.load_from, differing)
+    elif cfg.pretrained == PACKAGE:
+        load_backbone_from_package(model.encoder.backbone, config.model.backbone)
+        log.info("backbone weights from the package for %s", config.model.backbone)
+    elif cfg.pretrained is not None:
+        load_backbone(model.encoder.backbone, cfg.pretrained)
+        log.info("backbone weights from %s", cfg.pretrained)

@@ -24,21 +24,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hmhi.config import Config
-from hmhi.data.transforms import normalize
 from hmhi.runtime import distributed
-from hmhi.runtime.precision import autocast
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import TrainState
 from hmhi.training.logs import text_log
-from hmhi.training.losses import segmentation_loss
 from hmhi.training.optim import gradient_norm, learning_rate, set_learning_rate
 from hmhi.training.run import Run, build_run
-from hmhi.training.validate import validate
+from hmhi.training.validate import protocol_of, validate
 
 log = logging.getLogger(__name__)
 
 PICTURES = 4  # validation videos drawn at each validation
-VALUES = ("loss", "focal", "bce", "dice", "grad_norm")
 
 
 class TrainingError(RuntimeError):
@@ -73,24 +69,41 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
         stack.enter_context(run.bar)
         stack.enter_context(run.stop)
 
-        progress, cfg = run.state.progress, config.train
-        while progress.epoch < cfg.epochs:
+        progress = run.state.progress
+        while progress.epoch < config.train.epochs:
             stopped = train_one_epoch(run)
-            done = progress.epoch + 1
-            if stopped or done % cfg.save_every == 0 or done == cfg.epochs:
-                save(run)  # before the validation, which may fail on its data
-            if not stopped and cfg.val_every and (done % cfg.val_every == 0 or done == cfg.epochs):
-                stopped = validate_run(run)
-                if stopped and done % cfg.save_every:
-                    save(run)
+            if stopped:
+                save(run)
+            else:
+                stopped = finish_epoch(run)
             if stopped:
                 log.info(
                     "stopped by signal %d after step %d; continue with --resume auto", stopped, progress.step
                 )
                 return stopped
-            progress.epoch, progress.batch = done, 0
+        if not progress.updates:
+            raise TrainingError(f"none of {progress.step} steps was finite, so nothing was learned")
         log.info("training complete: %d steps, results in %s", progress.step, folder)
         return 0
+
+
+def finish_epoch(run: Run) -> int:
+    """Validate after an epoch where that is due, save, and go on to the next one.
+
+    Returns:
+        0, or the signal that asked to stop in the validation, which a resumed run then repeats.
+    """
+    progress, cfg = run.state.progress, run.state.config.train
+    done = progress.epoch + 1
+    validates = bool(cfg.val_every) and (done % cfg.val_every == 0 or done == cfg.epochs)
+    if validates:
+        save(run)  # first, because validation may fail on its data
+        stopped = validate_run(run)
+        if stopped:
+            return stopped
+    progress.epoch, progress.batch = done, 0
+    save(run, rotate=not validates, keep=bool(cfg.keep_every) and done % cfg.keep_every == 0)
+    return 0
 
 
 def train_one_epoch(run: Run) -> int:
@@ -115,7 +128,8 @@ def train_one_epoch(run: Run) -> int:
         at_end = progress.batch >= len(run.loader)
         if window and (progress.step % cfg.log_every == 0 or at_end or stopped):
             means = [sum(column) / len(window) for column in zip(*window, strict=True)]
-            joined = dict(zip(VALUES, distributed.all_reduce(means, "mean", ranks.device), strict=True))
+            names = (*run.task.values, "grad_norm")
+            joined = dict(zip(names, distributed.all_reduce(means, "mean", ranks.device), strict=True))
             log_step(run, joined, (time.perf_counter() - since) / len(window))
             window, since = [], time.perf_counter()
         if stopped:
@@ -127,8 +141,8 @@ def set_train_mode(run: Run) -> None:
     """Training mode for the network, but for BatchNorm layers whose statistics are frozen."""
     run.parallel.train()
     if run.state.config.train.freeze_batchnorm:
-        for module in run.state.model.encoder.modules():
-            if isinstance(module, _BatchNorm):
+        for name, module in run.state.model.named_modules():
+            if name.startswith("encoder.") and isinstance(module, _BatchNorm):
                 module.eval()
 
 
@@ -136,29 +150,24 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
     """One optimiser step over a few batches, or none when loss or gradient is not finite on any rank.
 
     Returns:
-        This rank's `VALUES` (None after a step that was not finite), and 0 or the signal that asked any rank to
-        stop.
+        This rank's losses, in the task's order, and gradient norm (None after a step that was not finite), and 0 or
+        the signal that asked any rank to stop.
 
     Raises:
         TrainingError: Too many steps in a row were not finite.
     """
-    state, cfg, device = run.state, run.state.config.train, run.state.ranks.device
+    state, task, device = run.state, run.task, run.state.ranks.device
+    cfg, progress = state.config.train, state.progress
     # a) learning rate
-    set_learning_rate(state.optimizer, learning_rate(state.progress.step, run.total_steps, cfg))
+    set_learning_rate(state.optimizer, learning_rate(progress.step, run.total_steps, cfg))
 
     # b) forward and backward; the ranks join their gradients in the last pass
     passes = []
     for number, batch in enumerate(batches, start=1):
-        images, flows, masks = to_device(batch, device)  # (B, T, 3 or 1, H, W)
         with nullcontext() if number == len(batches) else no_sync(run.parallel):
-            with autocast(device, cfg.precision):
-                logits = run.parallel(images, flows)  # (B, T, 1, H, W)
-            weights = cfg.loss
-            losses = segmentation_loss(
-                logits, masks, focal=weights.focal, bce=weights.bce, dice=weights.dice, frames=weights.frames
-            )
+            losses = task.losses(run.parallel, to_device(batch, device), progress.step / run.total_steps)
             state.scaler.scale(losses["loss"] / len(batches)).backward()
-        passes.append(torch.stack([losses[name].detach() for name in VALUES[:-1]]))
+        passes.append(torch.stack([losses[name].detach() for name in task.values]))
 
     # c) is everything finite, on every rank?
     state.scaler.unscale_(state.optimizer)
@@ -171,7 +180,8 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
     if bad:
         note_bad_step(run, batches, values)
     else:
-        state.progress.bad_steps = 0
+        progress.bad_steps = 0
+        progress.updates += math.isfinite(values[-1])  # with fp16 the scaler skips a step that overflows
         state.scaler.step(state.optimizer)
         if state.ema is not None:
             state.ema.update_parameters(state.model)
@@ -180,10 +190,12 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
     return None if bad or not math.isfinite(values[-1]) else values, int(stopped)
 
 
-def to_device(batch: Mapping[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised images and flows, float32 (B, T, 3, H, W), and masks (B, T, 1, H, W) of a uint8 batch."""
-    images, flows, masks = (batch[key].to(device, non_blocking=True) for key in ("image", "flow", "mask"))
-    return normalize(images), normalize(flows), masks
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on a device."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def no_sync(parallel: nn.Module) -> AbstractContextManager:
@@ -250,7 +262,7 @@ def validate_run(run: Run) -> int:
     scores: dict[str, dict[str, float]] = {}
     for name, videos in run.val_videos.items():
         result = validate(
-            state.scored_model, videos, ranks=state.ranks, precision=state.config.train.precision,
+            run.task, state.scored_model, videos, protocol=protocol_of(name), ranks=state.ranks,
             pictures=PICTURES, stopped=lambda: run.stop.number > 0,
         )  # fmt: skip
         if result is None:
@@ -264,9 +276,9 @@ def validate_run(run: Run) -> int:
     stopped = int(distributed.all_reduce([float(run.stop.number)], "max", state.ranks.device)[0])
     if stopped or not scores:
         return stopped
-    first = next(iter(scores.values()))["JF"]
-    if progress.best is None or first > progress.best:
-        progress.best = first
+    score = next(iter(scores.values()))["JF"]
+    if run.best is None or score > run.best:
+        run.best = score
         if state.ranks.is_main:
             checkpoint.save(
                 {**checkpoint.weights_dict(state), "scores": scores}, run.folder / "ckpt" / "best.pt"
@@ -274,13 +286,18 @@ def validate_run(run: Run) -> int:
     return 0
 
 
-def save(run: Run) -> None:
-    """Write ``last.pt``, and a copy for good where ``train.keep_every`` says so; every rank must call it."""
+def save(run: Run, *, rotate: bool = True, keep: bool = False) -> None:
+    """Write ``last.pt``; every rank must call it.
+
+    Args:
+        run: What to save.
+        rotate: Keep the former ``last.pt`` as ``previous.pt``.
+        keep: Write a copy for good, named by the number of epochs done.
+    """
     content = checkpoint.training_dict(run.state)
     if not run.state.ranks.is_main:
         return
-    folder, done = run.folder / "ckpt", run.state.progress.epoch + 1
-    checkpoint.save_last(content, folder)
-    keep_every = run.state.config.train.keep_every
-    if keep_every and done % keep_every == 0 and run.state.progress.batch >= len(run.loader):
-        checkpoint.save(content, folder / f"epoch_{done:04d}.pt")
+    folder = run.folder / "ckpt"
+    checkpoint.save_last(content, folder, rotate=rotate)
+    if keep:
+        checkpoint.save(content, folder / f"epoch_{run.state.progress.epoch:04d}.pt")

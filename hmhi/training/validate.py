@@ -1,64 +1,66 @@
-"""J and F of whole videos during training, streamed frame by frame.
+"""Scores of whole data sets during training, to choose checkpoints by.
 
-The scores select checkpoints. They use DAVIS-16's frame rule for every data set; tables for a paper come from
-``tools/val_zvos.py``, which knows each benchmark's own rules.
+Frames count by the rule of the data set's benchmark. Tables for a paper come from ``tools/val_zvos.py`` and
+``tools/val_vsod.py``, which read masks from disk and know the rest of each benchmark's rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from hmhi.config import Precision
-from hmhi.data.dataset import FrameSample, ValVideo
-from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.region import jaccard
-from hmhi.models.hmhi_net import HMHINet
+from hmhi.data.dataset import ValVideo
+from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, Protocol
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
-from hmhi.runtime.frames import FrameRunner, to_probability
-
-PICTURE_FRAME = 8
-"""Frame of a video that is drawn (the last one of a shorter video): late enough for a full memory."""
+from hmhi.training.tasks import Task, VideoScore
 
 
 @dataclass
 class Validation:
     """Scores of one data set."""
 
-    videos: dict[str, tuple[float, float]]
-    """Video -> mean J, mean F, both 0-1."""
+    entries: Mapping[str, tuple[float, float]]
+    """Video, or object of a video, -> mean J, mean F, both 0-1."""
     pictures: dict[str, Tensor] = field(default_factory=dict)
-    """Video -> uint8 (3, h, 4 w), for the first videos of this rank."""
+    """Video -> uint8 (3, h, W), for the first videos of this rank."""
 
     @property
     def mean(self) -> dict[str, float]:
-        """``J``, ``F`` and ``JF``: means over videos, 0-1."""
-        region, boundary = (float(values) for values in np.mean(list(self.videos.values()), axis=0))
+        """``J``, ``F`` and ``JF``: means over entries, 0-1."""
+        region, boundary = (float(values) for values in np.mean(list(self.entries.values()), axis=0))
         return {"J": region, "F": boundary, "JF": (region + boundary) / 2}
 
 
+def protocol_of(dataset: str) -> Protocol:
+    """The rule by which frames of a data set count: its benchmark's for masks, else for maps, else all frames."""
+    for protocol in (*MASK_PROTOCOLS.values(), *MAP_PROTOCOLS.values()):
+        if dataset in protocol.datasets:
+            return protocol
+    return MASK_PROTOCOLS["all-frames"]
+
+
 def validate(
-    model: HMHINet,
+    task: Task,
+    model: nn.Module,
     videos: Sequence[ValVideo],
     *,
+    protocol: Protocol,
     ranks: Ranks,
-    precision: Precision = "fp32",
     pictures: int = 0,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Validation | None:
     """Score a data set, its videos shared out over the ranks. Every rank must call it.
 
     Args:
-        model: Network with ``step(image, flow, memory)``; left in the mode it came in.
+        task: How a video is scored.
+        model: The network; left in the mode it came in.
         videos: All videos of the set, the same on every rank.
+        protocol: Which frames count.
         ranks: This process's place.
-        precision: Autocast type.
         pictures: Videos of this rank to draw.
         stopped: Asked after each frame; True ends the validation early on this rank.
 
@@ -70,79 +72,22 @@ def validate(
     """
     mode = model.training
     model.eval()
-    mine = Validation({})
+    mine: dict[str, VideoScore] = {}
     try:
-        for index, video in enumerate(videos[ranks.rank :: ranks.world_size]):
-            scored = score_video(
-                model, video, ranks.device, precision, draw=index < pictures, stopped=stopped
+        for number, video in enumerate(videos[ranks.rank :: ranks.world_size]):
+            scored = task.score(
+                model, video, ranks.device, protocol=protocol, draw=number < pictures, stopped=stopped
             )
             if scored is None:
                 break
-            mine.videos[video.name] = scored[0]
-            if scored[1] is not None:
-                mine.pictures[video.name] = scored[1]
+            mine[video.name] = scored
     finally:
         model.train(mode)
-    shares = distributed.gather((stopped(), mine.videos))
+    shares = distributed.gather((stopped(), {name: score.entries for name, score in mine.items()}))
     if any(stop for stop, _ in shares):
         return None
-    joined = {name: score for _, share in shares for name, score in share.items()}
-    return Validation({video.name: joined[video.name] for video in videos}, mine.pictures)
-
-
-@torch.no_grad()  # not inference_mode: a table that the network caches here must serve training too
-def score_video(
-    model: HMHINet,
-    video: ValVideo,
-    device: torch.device,
-    precision: Precision = "fp32",
-    *,
-    draw: bool = False,
-    stopped: Callable[[], bool] = lambda: False,
-) -> tuple[tuple[float, float], Tensor | None] | None:
-    """Mean J and F of one video at its own resolution, with memory use independent of its length.
-
-    The first and the last frame do not count, as in DAVIS-16, unless no other frame has a mask.
-
-    Args:
-        model: Network in eval mode.
-        video: Frames of one video.
-        device: Where the network is.
-        precision: Autocast type.
-        draw: Also draw frame `PICTURE_FRAME`.
-        stopped: Asked after each frame.
-
-    Returns:
-        (J, F) and the picture, if any; None when ``stopped`` said so.
-
-    Raises:
-        ValueError: No frame has a mask.
-    """
-    scores: list[tuple[int, float, float]] = []
-    runner = FrameRunner(model, device, precision)
-    picture, memory, index = None, None, -1
-    for index, sample in enumerate(video):
-        logits, memory = runner.step(sample.image, sample.flow, memory)  # (1, 1, h, w)
-        if sample.mask is not None:
-            prediction = (to_probability(logits, sample.size)[0, 0] > 0.5).cpu().numpy()
-            truth = sample.mask > 0
-            scores.append((index, jaccard(prediction, truth), f_measure(prediction, truth)))
-        if draw and index <= PICTURE_FRAME:
-            picture = _picture(sample, logits[0, 0].float().sigmoid().cpu())
-        if stopped():
-            return None
-    if not scores:
-        raise ValueError(f"validation video {video.name} has no frame with a mask")
-    counted = [score for score in scores if 0 < score[0] < index] or scores
-    _, region, boundary = np.mean(counted, axis=0)
-    return (float(region), float(boundary)), picture
-
-
-def _picture(sample: FrameSample, prob: Tensor) -> Tensor:
-    """Image | flow | truth | prediction, side by side, uint8 (3, h, 4 w)."""
-    truth = torch.zeros_like(prob)
-    if sample.mask is not None:
-        mask = torch.from_numpy(sample.mask)[None, None].float()
-        truth = F.interpolate(mask, size=prob.shape, mode="nearest")[0, 0]
-    grey = [(255 * x).to(torch.uint8).expand(3, -1, -1) for x in (truth, prob)]
-    return torch.cat([sample.image.cpu(), sample.flow.cpu(), *grey], dim=2)
+    of_video = {name: entries for _, share in shares for name, entries in share.items()}
+    return Validation(
+        {key: score for video in videos for key, score in of_video[video.name].items()},
+        {name: score.picture for name, score in mine.items() if score.picture is not None},
+    )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,3 +30,16 @@ def test_handlers_come_back():
     with StopSignal():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_in_another_thread_it_does_nothing():
+    """Python sets handlers in the main thread only; servers and notebooks train in another one."""
+
+    def use() -> int:
+        with StopSignal() as stop:
+            return stop.number
+
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(use).result() == 0
+    assert signal.getsignal(signal.SIGTERM) == before

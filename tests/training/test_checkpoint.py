@@ -1,6 +1,7 @@
 """Checkpoints: atomic, safe to read, and refusing what is another run."""
 
 import copy
+import json
 import logging
 import os
 import pickle
@@ -8,6 +9,7 @@ import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from hmhi.models.weights import load_state
 from hmhi.runtime.distributed import Ranks
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import Progress, TrainState
+from hmhi.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 
@@ -35,7 +38,7 @@ def make_state(
         environment={"git": "abc"},
         flow={"ytvos": {"method": "raft", "direction": "forward"}},
         model=model,
-        optimizer=torch.optim.AdamW(model.parameters(), lr=0.1),
+        optimizer=build_optimizer(model, (config or Config()).train),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         ema=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)) if ema else None,
         progress=Progress(),
@@ -114,6 +117,15 @@ def test_failing_rename_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: p
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
+def content(step: int, epoch: int = 0) -> dict[str, Any]:
+    """As much of a checkpoint as the choice between several needs."""
+    return {"training": {"progress": {"step": step, "epoch": epoch}}}
+
+
+def step_of(saved: dict[str, Any]) -> int:
+    return int(saved["training"]["progress"]["step"])
+
+
 def in_a_child(action: Callable[[], None]) -> int:
     """Run `action` in a forked process; its exit code, negative where a signal ended it."""
     pid = os.fork()
@@ -128,8 +140,8 @@ def in_a_child(action: Callable[[], None]) -> int:
 @pytest.mark.parametrize(("at", "step"), [(1, 2), (2, 3), (3, 3)])
 def test_kill_9_around_each_rename_loses_no_complete_file(tmp_path: Path, at: int, step: int):
     def save_and_die() -> None:
-        checkpoint.save_last({"step": 1}, tmp_path)
-        checkpoint.save_last({"step": 2}, tmp_path)
+        checkpoint.save_last(content(1), tmp_path)
+        checkpoint.save_last(content(2), tmp_path)
         replace, calls = os.replace, []
 
         def killed(source: Path, target: Path) -> None:
@@ -139,15 +151,26 @@ def test_kill_9_around_each_rename_loses_no_complete_file(tmp_path: Path, at: in
             replace(source, target)
 
         os.replace = killed
-        checkpoint.save_last({"step": 3}, tmp_path)
+        checkpoint.save_last(content(3), tmp_path)
 
     assert in_a_child(save_and_die) == -signal.SIGKILL
     found = checkpoint.load_latest(tmp_path)
-    assert found is not None and found[1]["step"] == step
-    checkpoint.save_last({"step": 4}, tmp_path)  # and the next process carries on
+    assert found is not None and step_of(found[1]) == step
+    checkpoint.save_last(content(4), tmp_path)  # and the next process carries on
     found = checkpoint.load_latest(tmp_path)
-    assert found is not None and found[0].name == "last.pt" and found[1]["step"] == 4
-    assert load_state(tmp_path / "previous.pt")["step"] in (2, 3)
+    assert found is not None and found[0].name == "last.pt" and step_of(found[1]) == 4
+    assert step_of(load_state(tmp_path / "previous.pt")) in (2, 3)
+
+
+def test_the_furthest_checkpoint_is_the_newest_one_whatever_the_clock_says(tmp_path: Path):
+    """cp -r, rsync and object stores give files other times, or the same to all."""
+    for number, (name, step, epoch) in enumerate(
+        [("last.pt", 8, 2), ("previous.pt", 8, 1), ("epoch_0001.pt", 4, 1), ("epoch_0002.pt", 8, 2)]
+    ):
+        checkpoint.save(content(step, epoch), tmp_path / name)
+        os.utime(tmp_path / name, (1000 + number, 1000 + number))
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None and found[0].name == "last.pt"
 
 
 def truncate(path: Path) -> None:
@@ -155,12 +178,12 @@ def truncate(path: Path) -> None:
 
 
 def test_truncated_last_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    checkpoint.save_last({"step": 1}, tmp_path)
-    checkpoint.save_last({"step": 2}, tmp_path)
+    checkpoint.save_last(content(1), tmp_path)
+    checkpoint.save_last(content(2), tmp_path)
     truncate(tmp_path / "last.pt")
     with caplog.at_level(logging.WARNING):
         found = checkpoint.load_latest(tmp_path)
-    assert found is not None and found[0].name == "previous.pt" and found[1]["step"] == 1
+    assert found is not None and found[0].name == "previous.pt" and step_of(found[1]) == 1
     assert "last.pt" in caplog.text
 
 
@@ -187,15 +210,15 @@ class Attack:
 
 def test_pickle_attack_is_not_executed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     canary = tmp_path / "canary"
-    checkpoint.save_last({"step": 1}, tmp_path)
-    checkpoint.save_last({"step": 2}, tmp_path)
+    checkpoint.save_last(content(1), tmp_path)
+    checkpoint.save_last(content(2), tmp_path)
     (tmp_path / "last.pt").write_bytes(pickle.dumps(Attack(canary), protocol=2))
     torch.save({"model": Attack(canary)}, tmp_path / "attack.pt")
     with pytest.raises(CheckpointError) as error:
         load_state(tmp_path / "attack.pt")
     assert "weights_only" not in str(error.value)
     found = checkpoint.load_latest(tmp_path)
-    assert found is not None and found[1]["step"] == 1
+    assert found is not None and step_of(found[1]) == 1
     assert not canary.exists()
 
 
@@ -252,6 +275,56 @@ def test_force_keeps_the_new_settings_and_converts_the_position(tmp_path: Path):
     assert new.progress.batch == 4  # 6 batches of 4 clips are 4 batches of 2 x 3
     assert new.optimizer.param_groups[0]["weight_decay"] == 0.25
     assert torch.equal(new.model[0].weight, old.model[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("changed", "dropped"),
+    [
+        ({"precision": "fp16"}, "the loss scale starts anew: precision was fp32, and is fp16"),
+        ({"optimizer": "sgd"}, "the averages of adamw are dropped: this run uses sgd"),
+        ({"decay_norms": False}, None),
+    ],
+)
+def test_force_restores_what_fits_and_says_what_it_drops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: dict[str, Any], dropped: str | None
+):
+    old = make_state()
+    train(old, 3)
+    new = make_state(config_from_dict({"train": changed}), seed=1)
+    new.scaler = torch.amp.GradScaler("cpu", enabled="precision" in changed)
+    checkpoint.restore(new, checkpoint.training_dict(old), tmp_path / "last.pt", force=True)
+    assert [r.getMessage() for r in caplog.records] == ([dropped] if dropped else [])
+    train(new, 1)  # what was restored fits together
+    if "optimizer" not in changed:
+        assert all(slot["step"] == 4 for slot in new.optimizer.state.values())
+
+
+def test_unknown_format_is_refused_by_name(tmp_path: Path):
+    saved = {**checkpoint.training_dict(make_state()), "format": "hmhi-99"}
+    with pytest.raises(CheckpointError, match=r"last\.pt has format 'hmhi-99'.*'hmhi-1'"):
+        checkpoint.restore(make_state(), saved, tmp_path / "last.pt")
+
+
+def test_a_run_of_the_first_format_continues(tmp_path: Path, repository: Path):
+    """With what the version that introduced the format wrote beside tensors."""
+    stored = json.loads((repository / "tests" / "formats" / "hmhi-1.json").read_text())
+    saved = copy.deepcopy(checkpoint.training_dict(make_state()))
+    saved["training"].update(stored["training"])
+    saved.update(format=stored["format"], config=stored["config"])
+    state = make_state(seed=1)
+    checkpoint.restore(state, saved, tmp_path / "last.pt")
+    assert state.progress == Progress(epoch=1, batch=6, step=6, updates=6)
+
+
+@pytest.mark.parametrize("name", ["world_size", "progress", "optimizer", "random", None])
+def test_training_state_of_a_wrong_kind_is_a_damaged_file(tmp_path: Path, name: str | None):
+    saved = copy.deepcopy(checkpoint.training_dict(make_state()))
+    if name is None:
+        saved["training"] = 3
+    else:
+        saved["training"][name] = None
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        checkpoint.restore(make_state(), saved, tmp_path / "last.pt")
 
 
 def test_weights_without_training_state_cannot_be_resumed(tmp_path: Path):

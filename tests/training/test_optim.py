@@ -11,6 +11,7 @@ from hmhi.training.optim import (
     build_optimizer,
     gradient_norm,
     learning_rate,
+    load_optimizer,
     parameter_groups,
     set_learning_rate,
 )
@@ -27,14 +28,14 @@ class Net(nn.Module):
 
 def test_everything_decays_by_default():
     net = Net()
-    (group,) = parameter_groups(net, 0.1, decay_norms=True)
+    (group,) = parameter_groups(net, TrainConfig(weight_decay=0.1))
     assert group["weight_decay"] == 0.1
     assert len(group["params"]) == 5  # all but the frozen one
 
 
 def test_norms_biases_and_position_tables_can_be_spared():
     net = Net()
-    decayed, spared = parameter_groups(net, 0.1, decay_norms=False)
+    decayed, spared = parameter_groups(net, TrainConfig(weight_decay=0.1, decay_norms=False))
     assert decayed["params"] == [net.linear.weight]
     assert spared["weight_decay"] == 0
     expected = [net.relative_position_bias_table, net.linear.bias, net.norm.weight, net.norm.bias]
@@ -52,13 +53,26 @@ def test_the_encoder_can_learn_more_slowly():
 
 
 def test_optimizers_follow_the_config():
-    adamw = build_optimizer(Net(), TrainConfig(lr=2e-3, betas=(0.8, 0.9), weight_decay=0.2))
+    adamw = build_optimizer(Net(), TrainConfig(lr=2e-3, weight_decay=0.2))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert adamw.param_groups[0]["betas"] == (0.8, 0.9)
+    assert adamw.param_groups[0]["betas"] == (0.9, 0.999)
     assert adamw.param_groups[0]["weight_decay"] == 0.2
     sgd = build_optimizer(Net(), TrainConfig(optimizer="sgd"))
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.param_groups[0]["momentum"] == 0.9
+
+
+def test_averages_follow_their_parameters_into_other_groups():
+    net, former = Net(), TrainConfig()
+    old = build_optimizer(net, former)
+    net.linear(torch.randn(4, 3)).square().sum().backward()
+    old.step()
+    new = build_optimizer(net, TrainConfig(decay_norms=False, weight_decay=0.5))
+    load_optimizer(new, old.state_dict(), net, former)
+    for parameter in net.linear.parameters():
+        assert torch.equal(new.state[parameter]["exp_avg"], old.state[parameter]["exp_avg"])
+    assert not new.state[net.norm.weight]  # had no gradient
+    assert [group["weight_decay"] for group in new.param_groups] == [0.5, 0]
 
 
 @pytest.mark.parametrize(

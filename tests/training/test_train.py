@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from hmhi.flow.provenance import MANIFEST
 from hmhi.models.weights import load_model, load_state
 from hmhi.runtime.distributed import Ranks
 from hmhi.synthetic import write_dataset
+from hmhi.training import checkpoint
 from hmhi.training.run import build_run
 from hmhi.training.train import TrainingError, fit, train_step
+from hmhi.training.validate import Validation
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -81,13 +84,8 @@ def test_flow_is_written_down_and_compared(tmp_path: Path, caplog: pytest.LogCap
                 "normalisation": "by the largest magnitude of each frame",
             }
         }  # fmt: skip
-    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
-    assert warning == (
-        "validation reads other flow than training: "
-        "sample has dis, forward instead of raft, backward (sample)"
-    )
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
 
-    caplog.clear()
     start = f"train.load_from={tmp_path / 'one' / 'ckpt' / 'best.pt'}"
     assert fit(tiny_config(tmp_path / "two", *data, start, "data.flow=dis")) == 0
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
@@ -181,7 +179,7 @@ def test_ctrl_c_is_told_apart_and_handlers_return(tmp_path: Path, monkeypatch: p
 
 def test_signal_during_validation_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     validate = engine.validate
-    options = ("train.val_every=1", "train.save_every=5")
+    options = ("train.val_every=1",)
     assert fit(tiny_config(tmp_path / "straight", *options)) == 0
     with monkeypatch.context() as patched:
 
@@ -230,6 +228,78 @@ def test_resume_with_another_config_needs_force(tmp_path: Path):
     assert load_state(tmp_path / "ckpt" / "last.pt")["training"]["progress"]["step"] == 6  # 4, then 8 / 4
 
 
+def test_a_finished_run_stays_as_it_is(tmp_path: Path):
+    config = tiny_config(tmp_path, "train.epochs=1", "train.val_every=1")
+    assert fit(config) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "ckpt").iterdir()}
+    lines = records(tmp_path)
+    assert fit(config, resume="auto") == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "ckpt").iterdir()} == before
+    assert records(tmp_path) == lines
+
+
+def test_a_crash_after_the_best_validation_does_not_replace_it_by_a_worse_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scores = iter([0.5, 0.9, 0.7])
+
+    def scored(*args: Any, **kwargs: Any) -> Validation:
+        return Validation({"v": (score := next(scores), score)})
+
+    save, best = checkpoint.save, tmp_path / "ckpt" / "best.pt"
+
+    def crashing(content: Any, path: Path) -> None:
+        save(content, path)
+        if path == best and content["scores"]["synthetic"]["JF"] == 0.9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "validate", scored)
+    config = tiny_config(tmp_path, "train.val_every=1")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "save", crashing)
+        fit(config)
+    assert fit(config, resume="auto") == 0  # validates the second epoch again, and finds less
+    assert load_state(best)["scores"]["synthetic"]["JF"] == 0.9
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_checkpoints_are_kept_for_good(tmp_path: Path, every: int):
+    assert fit(tiny_config(tmp_path, f"train.keep_every={every}", "train.epochs=2")) == 0
+    kept = sorted(path.name for path in (tmp_path / "ckpt").glob("epoch_*.pt"))
+    assert kept == ["epoch_0001.pt", "epoch_0002.pt"][-2 // every :]
+    assert load_state(tmp_path / "ckpt" / kept[-1])["training"]["progress"]["epoch"] == 2
+
+
+def test_a_checkpoint_of_another_run_does_not_overwrite_this_one(tmp_path: Path):
+    for name in ("one", "other"):
+        assert fit(tiny_config(tmp_path / name, "train.epochs=1")) == 0
+    before = fingerprint(tmp_path / "one" / "ckpt" / "last.pt")
+    longer = tiny_config(tmp_path / "one", "train.epochs=2")
+    with pytest.raises(ConfigError, match=r"one already holds another run"):
+        fit(longer, resume=tmp_path / "other" / "ckpt" / "last.pt")
+    assert fingerprint(tmp_path / "one" / "ckpt" / "last.pt") == before
+    assert fit(longer, resume=tmp_path / "one" / "ckpt" / "last.pt") == 0
+
+
+def test_a_run_without_a_good_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spoil(monkeypatch, {1, 2, 3, 4})
+    with pytest.raises(TrainingError, match="none of 4 steps was finite"):
+        fit(tiny_config(tmp_path, "train.epochs=1", "train.max_bad_steps=9"))
+
+
+def test_compiling_leaves_the_clip_rolled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A compiled clip has thousands of nodes more for each frame."""
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    run = build_run(tiny_config(tmp_path, "train.compile=true"), ALONE, tmp_path, resume=None, force=False)
+    assert compiled == [run.state.model.encoder, run.state.model.decoder]
+
+
+def test_training_in_another_thread(tmp_path: Path):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, tiny_config(tmp_path, "train.epochs=1")).result() == 0
+
+
 def test_missing_checkpoint_to_resume(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
         fit(tiny_config(tmp_path), resume=tmp_path / "absent.pt")
@@ -252,7 +322,7 @@ def test_bad_step_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert "step 1 skipped on all ranks" in caplog.text
     assert "synthetic/" in caplog.text and "['00000', '00001']" in caplog.text
     saved = load_state(tmp_path / "ckpt" / "last.pt")
-    assert saved["training"]["progress"] == {"epoch": 0, "batch": 4, "step": 4, "bad_steps": 0, "best": None}
+    assert saved["training"]["progress"] == {"epoch": 1, "batch": 0, "step": 4, "updates": 3, "bad_steps": 0}
     assert all(slot["step"] == 3 for slot in saved["training"]["optimizer"]["state"].values())
     assert all(value.isfinite().all() for value in saved["model"].values())
     assert [r["step"] for r in records(tmp_path)] == [1, 3, 4]  # and no Infinity in the records

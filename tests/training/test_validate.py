@@ -9,11 +9,16 @@ import torch
 from tiny import run_ranks
 from torch import Tensor, nn
 
+from hmhi.config import TrainConfig
 from hmhi.data.dataset import FrameSample
+from hmhi.evaluation.protocol import MASK_PROTOCOLS, Protocol
 from hmhi.runtime.distributed import Ranks, process_group
-from hmhi.training.validate import Validation, score_video, validate
+from hmhi.training.tasks import AHEAD, UnpromptedTask
+from hmhi.training.validate import Validation, protocol_of, validate
 
 CPU = torch.device("cpu")
+TASK = UnpromptedTask(TrainConfig())
+DAVIS = MASK_PROTOCOLS["davis16"]
 ALONE = Ranks(0, 1, CPU)
 SIZE = (60, 100)  # of the source; the network sees 32 x 64
 
@@ -48,61 +53,71 @@ class FakeVideo:
             yield FrameSample(f"{t:05d}", picture, picture, mask, SIZE)
 
 
-def region_of(widths: list[int | None]) -> float:
-    scored = score_video(LeftHalf().eval(), FakeVideo("v", widths), CPU)
-    assert scored is not None
-    return scored[0][0]
+def region_of(widths: list[int | None], protocol: Protocol) -> float:
+    scored = TASK.score(LeftHalf().eval(), FakeVideo("v", widths), CPU, protocol=protocol)
+    assert scored is not None and list(scored.entries) == ["v"]
+    return scored.entries["v"][0]
 
 
 def test_scores_are_those_of_the_source_resolution():
-    model = LeftHalf().eval()
-    (region, boundary), picture = score_video(model, FakeVideo("v", [50, 50, 50]), CPU)
-    assert (region, boundary, picture) == (1.0, 1.0, None)
+    scored = TASK.score(LeftHalf().eval(), FakeVideo("v", [50, 50, 50]), CPU, protocol=DAVIS)
+    assert scored is not None
+    assert (dict(scored.entries), scored.picture) == ({"v": (1.0, 1.0)}, None)
 
 
 @pytest.mark.parametrize(
-    ("widths", "expected"),
+    ("widths", "dataset", "expected"),
     [
-        ([0, 25, 50, 100, 0], (25 / 50 + 1 + 50 / 100) / 3),  # first and last frame do not count
-        ([0, None, 25, None, 50, None], (25 / 50 + 1) / 2),  # sparse masks: frames 2 and 4 of 6
-        ([25, None, None, 50], (25 / 50 + 1) / 2),  # only the ends have masks, so they count
-        ([25, 50], (25 / 50 + 1) / 2),
-        ([25], 25 / 50),
+        ([0, 25, 50, 100, 0], "davis16", (25 / 50 + 1 + 50 / 100) / 3),  # first and last frame do not count
+        ([25, 50], "davis16", (25 / 50 + 1) / 2),  # nothing else is there, so they count
+        ([25], "davis16", 25 / 50),
+        ([25, None, 50, None, None, 100], "fbms", (25 / 50 + 1 + 50 / 100) / 3),  # every annotated frame
+        ([25, 50, 100], "sample", (25 / 50 + 1 + 50 / 100) / 3),
+        ([None, 0, 25, None, 0, None], "davsod", 25 / 50),  # ends are those of the annotated frames
+        ([25, 50, 50], "ytvos", (25 / 50 + 1 + 1) / 3),  # no benchmark
     ],
 )
-def test_which_frames_count(widths: list[int | None], expected: float):
-    assert region_of(widths) == pytest.approx(expected)
+def test_which_frames_count(widths: list[int | None], dataset: str, expected: float):
+    assert region_of(widths, protocol_of(dataset)) == pytest.approx(expected)
 
 
 def test_mean_is_over_videos_not_frames():
     videos = [FakeVideo("long", [50] * 8), FakeVideo("short", [25] * 3)]
-    result = validate(LeftHalf(), videos, ranks=ALONE)
+    result = validate(TASK, LeftHalf(), videos, protocol=DAVIS, ranks=ALONE)
     assert result is not None
-    assert list(result.videos) == ["long", "short"]
+    assert list(result.entries) == ["long", "short"]
     assert result.mean["J"] == pytest.approx((1 + 0.5) / 2)
     assert result.mean["JF"] == pytest.approx((result.mean["J"] + result.mean["F"]) / 2)
 
 
 def test_video_without_masks_is_named():
     with pytest.raises(ValueError, match="video cows has no frame with a mask"):
-        validate(LeftHalf(), [FakeVideo("cows", [None, None])], ranks=ALONE)
+        validate(TASK, LeftHalf(), [FakeVideo("cows", [None, None])], protocol=DAVIS, ranks=ALONE)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_of_the_model_is_left_as_it_was(training: bool):
     model = LeftHalf().train(training)
-    validate(model, [FakeVideo("v", [50])], ranks=ALONE)
+    validate(TASK, model, [FakeVideo("v", [50])], protocol=DAVIS, ranks=ALONE)
     assert model.training is training
 
 
 def test_stop_ends_the_streaming_at_once():
     video = FakeVideo("v", [50] * 100)
-    assert validate(LeftHalf(), [video], ranks=ALONE, stopped=lambda: video.yielded >= 2) is None
-    assert video.yielded == 2
+    stopped = lambda: video.yielded >= 2  # noqa: E731
+    assert validate(TASK, LeftHalf(), [video], protocol=DAVIS, ranks=ALONE, stopped=stopped) is None
+    assert video.yielded <= 2 + AHEAD + 1
 
 
 def test_pictures_show_image_flow_truth_and_prediction():
-    result = validate(LeftHalf(), [FakeVideo(name, [50] * 20) for name in "abc"], ranks=ALONE, pictures=2)
+    result = validate(
+        TASK,
+        LeftHalf(),
+        [FakeVideo(name, [50] * 20) for name in "abc"],
+        protocol=DAVIS,
+        ranks=ALONE,
+        pictures=2,
+    )
     assert result is not None and list(result.pictures) == ["a", "b"]
     picture = result.pictures["a"]
     assert picture.shape == (3, 32, 4 * 64) and picture.dtype == torch.uint8
@@ -115,9 +130,9 @@ def test_pictures_show_image_flow_truth_and_prediction():
 def validate_three(folder: Path) -> None:
     with process_group() as ranks:
         videos = [FakeVideo(name, [width] * 3) for name, width in (("a", 50), ("b", 25), ("c", 100))]
-        result = validate(LeftHalf(), videos, ranks=ranks)
+        result = validate(TASK, LeftHalf(), videos, protocol=DAVIS, ranks=ranks)
         seen = [video.name for video in videos if video.yielded]
-        (folder / str(ranks.rank)).write_text(f"{seen} {result.mean['J']:.6f} {list(result.videos)}")
+        (folder / str(ranks.rank)).write_text(f"{seen} {result.mean['J']:.6f} {list(result.entries)}")
 
 
 def test_ranks_share_the_videos_and_know_all_scores(tmp_path: Path):

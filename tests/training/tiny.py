@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import hmhi.training.tasks as tasks
 import hmhi.training.train as engine
 from hmhi.config import Config, config_from_dict
 from hmhi.models.weights import load_state
@@ -97,14 +98,14 @@ def signal_at_step(monkeypatch: pytest.MonkeyPatch, step: int, number: int = sig
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the loss of some optimiser steps infinite."""
-    calls, loss = [], engine.segmentation_loss
+    calls, loss = [], tasks.segmentation_loss
 
     def spoiled(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
         terms = loss(*args, **kwargs)
         return {**terms, "loss": terms["loss"] * torch.inf} if len(calls) in steps else terms
 
-    monkeypatch.setattr(engine, "segmentation_loss", spoiled)
+    monkeypatch.setattr(tasks, "segmentation_loss", spoiled)
 
 
 def run_ranks(target: Callable[..., None], *args: Any, world_size: int = 2, timeout: float = 90) -> list[int]:

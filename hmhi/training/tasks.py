@@ -1,0 +1,189 @@
+"""What training and validation need to know of a kind of model; nothing else of them depends on the kind.
+
+B clips, T frames, H W pixels; h w pixels of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import hmhi.evaluation.protocol as protocols
+from hmhi.config import Config, TrainConfig
+from hmhi.data.dataset import FrameSample, ValVideo
+from hmhi.evaluation.boundary import f_measure
+from hmhi.evaluation.region import jaccard
+from hmhi.layers.normalize import Normalize
+from hmhi.models.hmhi_net import HMHINet
+from hmhi.runtime.frames import FrameRunner, to_probability
+from hmhi.runtime.pipeline import run_ahead
+from hmhi.runtime.precision import autocast
+from hmhi.training.losses import segmentation_loss
+
+AHEAD = 4
+"""Frames that may wait between reading, the network and the metrics."""
+
+PICTURE_FRAME = 8
+"""Frame of a video that is drawn (the last one of a shorter video): late enough for a full memory."""
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """What validation keeps of one video."""
+
+    entries: Mapping[str, tuple[float, float]]
+    """Name of the video, or of each object in it, -> mean J, mean F, both 0-1."""
+    picture: Tensor | None = None
+    """uint8 (3, h, W), if asked for."""
+
+
+class Task(Protocol):
+    """How one kind of model is trained and scored."""
+
+    values: tuple[str, ...]
+    """Scalars that `losses` returns, in the order of the log; ``loss``, the one to minimise, is the first."""
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Any], progress: float) -> dict[str, Tensor]:
+        """One forward pass.
+
+        Args:
+            model: The network, or what joins its gradients over ranks; in training mode.
+            batch: From the training loader, its tensors on the model's device.
+            progress: Share of the run that is done, 0-1.
+
+        Returns:
+            A scalar for each of `values`; all but ``loss`` detached.
+        """
+        ...
+
+    def score(
+        self,
+        model: nn.Module,
+        video: ValVideo,
+        device: torch.device,
+        *,
+        protocol: protocols.Protocol,
+        draw: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> VideoScore | None:
+        """Stream one video and score it at its own resolution, in memory that does not grow with its length.
+
+        Args:
+            model: The network, in eval mode.
+            video: Frames of one video.
+            device: Where the network is.
+            protocol: Which frames count.
+            draw: Also draw frame `PICTURE_FRAME`.
+            stopped: Asked after each frame.
+
+        Returns:
+            The scores; None when ``stopped`` said so.
+
+        Raises:
+            ValueError: No frame has a mask.
+        """
+        ...
+
+
+def task_of(config: Config) -> Task:
+    """The task of a config's kind of model."""
+    return UnpromptedTask(config.train)
+
+
+class UnpromptedTask:
+    """Models that find one foreground by themselves, from images and flow."""
+
+    values: tuple[str, ...] = ("loss", "focal", "bce", "dice")
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.precision = config.precision
+        self.weights = config.loss
+        self._normalize = Normalize()
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Any], progress: float) -> dict[str, Tensor]:
+        """See `Task`; `batch` holds ``image`` and ``flow`` uint8 (B, T, 3, H, W), ``mask`` uint8 (B, T, 1, H, W)."""
+        device = batch["image"].device
+        normalize = self._normalize.to(device)
+        with autocast(device, self.precision):
+            logits = model(normalize(batch["image"]), normalize(batch["flow"]))  # (B, T, 1, H, W)
+        weights = self.weights
+        return segmentation_loss(
+            logits,
+            batch["mask"],
+            focal=weights.focal,
+            bce=weights.bce,
+            dice=weights.dice,
+            frames=weights.frames,
+        )
+
+    @torch.no_grad()  # not inference_mode: a table that the network caches here must serve training too
+    def score(
+        self,
+        model: nn.Module,
+        video: ValVideo,
+        device: torch.device,
+        *,
+        protocol: protocols.Protocol,
+        draw: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> VideoScore | None:
+        """See `Task`. Frames are read, segmented and scored side by side, in a thread each."""
+        scores: list[Future[tuple[float, float]]] = []
+        runner = FrameRunner(cast(HMHINet, model), device, self.precision)
+        picture, memory = None, None
+        with closing(run_ahead(iter(video), AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
+            for number, sample in enumerate(samples):
+                logits, memory = runner.step(sample.image, sample.flow, memory)  # (1, 1, h, w)
+                if sample.mask is not None:
+                    prediction = (to_probability(logits, sample.size)[0, 0] > 0.5).cpu().numpy()  # (H, W)
+                    scores.append(scorer.submit(prediction, sample.mask > 0))
+                if draw and number <= PICTURE_FRAME:
+                    picture = _picture(sample, logits[0, 0].float().sigmoid().cpu())
+                if stopped():
+                    return None
+        if not scores:
+            raise ValueError(f"validation video {video.name} has no frame with a mask")
+        counted = protocol.counted(scores) or scores  # a short video counts whole
+        region, boundary = np.mean([score.result() for score in counted], axis=0)
+        return VideoScore({video.name: (float(region), float(boundary))}, picture)
+
+
+class _Scorer:
+    """Computes J and F in a thread, and makes whoever submits wait where it falls behind."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._waiting: deque[Future[tuple[float, float]]] = deque()
+
+    def __enter__(self) -> _Scorer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=exception[0] is not None)
+
+    def submit(self, prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Future[tuple[float, float]]:
+        if len(self._waiting) == AHEAD:
+            self._waiting.popleft().result()
+        score = self._pool.submit(lambda: (jaccard(prediction, truth), f_measure(prediction, truth)))
+        self._waiting.append(score)
+        return score
+
+
+def _picture(sample: FrameSample, prob: Tensor) -> Tensor:
+    """Image | flow | truth | prediction, side by side, uint8 (3, h, 4 w)."""
+    truth = torch.zeros_like(prob)
+    if sample.mask is not None:
+        mask = torch.from_numpy(sample.mask)[None, None].float()
+        truth = F.interpolate(mask, size=prob.shape, mode="nearest")[0, 0]
+    grey = [(255 * x).to(torch.uint8).expand(3, -1, -1) for x in (truth, prob)]
+    return torch.cat([sample.image.cpu(), sample.flow.cpu(), *grey], dim=2)
