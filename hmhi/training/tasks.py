@@ -12,17 +12,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import hmhi.evaluation.protocol as protocols
 from hmhi.config import Config, TrainConfig
 from hmhi.data.dataset import FrameSample, ValVideo
-from hmhi.evaluation.boundary import f_measure
-from hmhi.evaluation.region import jaccard
+from hmhi.evaluation.objects import Floats, mean_of_frames, score_objects
+from hmhi.evaluation.region import Mask
 from hmhi.layers.normalize import Normalize
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.runtime.frames import FrameRunner, to_probability
@@ -138,7 +136,7 @@ class UnpromptedTask:
         stopped: Callable[[], bool] = lambda: False,
     ) -> VideoScore | None:
         """See `Task`. Frames are read, segmented and scored side by side, in a thread each."""
-        scores: list[Future[tuple[float, float]]] = []
+        scores: list[Future[Floats]] = []
         runner = FrameRunner(cast(HMHINet, model), device, self.precision)
         picture, memory = None, None
         with closing(run_ahead(iter(video), AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
@@ -154,7 +152,7 @@ class UnpromptedTask:
         if not scores:
             raise ValueError(f"validation video {video.name} has no frame with a mask")
         counted = protocol.counted(scores) or scores  # a short video counts whole
-        region, boundary = np.mean([score.result() for score in counted], axis=0)
+        ((region, boundary),) = mean_of_frames([score.result() for score in counted])
         return VideoScore({video.name: (float(region), float(boundary))}, picture)
 
 
@@ -163,7 +161,7 @@ class _Scorer:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._waiting: deque[Future[tuple[float, float]]] = deque()
+        self._waiting: deque[Future[Floats]] = deque()
 
     def __enter__(self) -> _Scorer:
         return self
@@ -171,10 +169,10 @@ class _Scorer:
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(cancel_futures=exception[0] is not None)
 
-    def submit(self, prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Future[tuple[float, float]]:
+    def submit(self, prediction: Mask, truth: Mask) -> Future[Floats]:
         if len(self._waiting) == AHEAD:
             self._waiting.popleft().result()
-        score = self._pool.submit(lambda: (jaccard(prediction, truth), f_measure(prediction, truth)))
+        score = self._pool.submit(score_objects, prediction, truth)
         self._waiting.append(score)
         return score
 
