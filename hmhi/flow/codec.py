@@ -17,6 +17,7 @@ import numpy as np
 
 from hmhi.errors import BadFileError
 from hmhi.media.atomic import write_atomically
+from hmhi.media.packs import read_bytes
 
 _SEGMENTS = (15, 6, 4, 11, 13, 6)  # columns of red-yellow, -green, -cyan, -blue, -magenta, -red
 _COLUMNS = sum(_SEGMENTS)
@@ -107,9 +108,9 @@ def read_flo(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        BadFileError: The file is no .flo file, or is truncated.
+        BadFileError: The file is no .flo file, or is truncated, or larger than `hmhi.media.files.MAX_BYTES`.
     """
-    content = Path(path).read_bytes()
+    content = read_bytes(Path(path))
     if len(content) < 12 or content[:4] != _FLO_MAGIC:
         raise BadFileError(f"{path}: not a .flo file (it must start with 'PIEH')")
     width, height = (int(side) for side in np.frombuffer(content, "<i4", count=2, offset=4))

@@ -91,7 +91,7 @@ class AvWriter:
         self._written = 0
         self._rate = Fraction(fps).limit_denominator(1001)  # 29.97 is 30000/1001
         flags = {"movflags": "+faststart"} if path.suffix != ".webm" else {}
-        self._container: Any = av.open(str(path), "w", options=flags)
+        self._container: Any = av.open(str(path.absolute()), "w", options=flags)
         height, width = (side + side % 2 if codec.even else side for side in size)
         stream: Any = self._container.add_stream(codec.encoder, rate=self._rate, options=dict(codec.options))
         stream.width, stream.height, stream.pix_fmt = width, height, codec.pixels
@@ -153,7 +153,7 @@ class _Sound:
         self._stream: Any = None
         self._waiting: Any = None
         try:
-            self._source = av.open(str(path))
+            self._source = av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
         except (OSError, ValueError) as error:  # av's errors derive from these
             log.warning("%s: the sound cannot be kept: %s", path, error)
             return

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 QUALITY = 20  # x264's constant rate factor: lines and texture stay clean
 
+_LOCAL = ["-protocol_whitelist", "file"]
+"""Of an input: what it names is a file, and so is all that it refers to."""
+
 # Players guess the matrix of untagged video from its size; ffmpeg converts RGB by that of BT.601 unless told.
 _BT709 = [
     "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
@@ -131,10 +134,10 @@ def add_sound(video: Path, source: Path, start: float, seconds: float) -> None:
         seconds: Length of the video.
     """
     joined = video.with_name(f"sound-{video.name}")
-    sound = ["-ss", f"{start:.6f}", "-t", f"{seconds:.6f}", "-vn", "-i", str(source.resolve())]
+    sound = ["-ss", f"{start:.6f}", "-t", f"{seconds:.6f}", "-vn", *_LOCAL, "-i", str(source.resolve())]
     done = subprocess.run(
         [
-            *_command(), "-i", str(video.resolve()), *sound, "-map", "0:v:0", "-map", "1:a:0?",
+            *_command(), *_LOCAL, "-i", str(video.resolve()), *sound, "-map", "0:v:0", "-map", "1:a:0?",
             "-map_chapters", "-1", "-c:v", "copy", "-c:a", "aac", "-movflags", "+faststart", str(joined.resolve()),
         ],
         stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True,

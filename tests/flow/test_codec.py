@@ -1,4 +1,6 @@
+import os
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -6,7 +8,9 @@ import torch
 from PIL import Image
 from torchvision.utils import flow_to_image
 
+from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb, mirror_rgb, read_flo, rgb_to_flow, write_flo
+from hmhi.media.files import MAX_BYTES
 
 
 def wide_flow(seed: int, height: int = 60, width: int = 90) -> np.ndarray:
@@ -116,3 +120,22 @@ def test_encoding_is_fast_enough_for_a_loader():
     for _ in range(10):
         flow_to_rgb(flow)
     assert (time.perf_counter() - start) / 10 < 0.05
+
+
+def test_a_flow_map_too_large_to_read_or_no_file(tmp_path):
+    for name, size in (("hole.flo", MAX_BYTES + 1), ("pipe.flo", None)):
+        if size is None:
+            os.mkfifo(tmp_path / name)
+        else:
+            with (tmp_path / name).open("wb") as stream:
+                stream.truncate(size)
+        with pytest.raises(BadFileError, match=name):
+            read_flo(tmp_path / name)
+
+
+def test_flow_in_a_zip_file(tmp_path):
+    flow = np.ones((3, 4, 2), np.float32)
+    write_flo(tmp_path / "0.flo", flow)
+    with zipfile.ZipFile(tmp_path / "bear.zip", "w") as archive:
+        archive.write(tmp_path / "0.flo", "0.flo")
+    np.testing.assert_array_equal(read_flo(tmp_path / "bear.zip" / "0.flo"), flow)
