@@ -25,7 +25,8 @@ if [[ $# -eq 0 ]]; then
 fi
 input="$1"
 shift
-name="$(basename "${input%/}" | sed 's/\.[^.]*$//' | tr -d '*?[]:')"
+# "...mp4" must not become "..": no patterns, control characters, or dots and dashes in front
+name="$(basename -- "${input%/}" | sed 's/\.[^.]*$//' | tr -d '*?[]:[:cntrl:]' | sed 's/^[.-]*//')"
 output="$root/outputs/${name:-videos}"
 if [[ $# -gt 0 && "$1" != -* && "$1" != *=* ]]; then
     output="$1"

@@ -49,6 +49,13 @@ def test_infer_without_arguments_says_what_is_missing(repository):
     assert "docs/DATA.md" in done.stderr
 
 
+def test_infer_writes_below_outputs_whatever_the_input_is_called(repository):
+    names = {"...mp4": "videos", "..mp4": "videos", "a/b c.mp4": "b c", "x/*.mp4": "videos", "--.-n.mp4": "n"}
+    for name, folder in names.items():
+        shown = run("bash", repository / "scripts" / "infer.sh", name, PYTHON="echo").stdout
+        assert shown.rstrip().endswith(f"--output {repository}/outputs/{folder}"), shown
+
+
 def test_sample_set_baselines_and_strip(repository, tmp_path):
     tools, sample = repository / "tools", tmp_path / "Sample"
     make = [sys.executable, tools / "make_synthetic.py", "--output", sample, "--split", "val", "--videos", 2]
