@@ -33,9 +33,10 @@ DOORS: dict[str, set[str]] = {
         "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
         "errors", "version",
     },
+    "serve": {"runtime", "inference", "synthetic", "media", "errors", "version"},
     "commands": {
-        "__init__", "training", "inference", "exports", "runtime", "viz", "data", "models", "synthetic", "evaluation",
-        "flow", "media", "config", "errors", "version",
+        "__init__", "training", "inference", "serve", "exports", "runtime", "viz", "data", "models", "synthetic",
+        "evaluation", "flow", "media", "config", "errors", "version",
     },
     "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip

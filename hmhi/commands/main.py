@@ -34,6 +34,7 @@ COMMANDS = {
     "export": Command(
         "export", "write masks for annotation tools, or weights for release", "export_masks.py, export_weights.py"
     ),
+    "serve": Command("serve", "serve a web page, and its HTTP door for programs", "serve.py"),
     "benchmark": Command("benchmark", "measure speed (needs the repository)", "benchmark.py"),
 }  # fmt: skip
 

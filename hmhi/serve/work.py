@@ -1,0 +1,163 @@
+"""What a job does, in a process of its own: probe the upload, segment it, write the page's pictures and downloads."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from hmhi.errors import BadFileError, UserError
+from hmhi.inference.inputs import InputVideo
+from hmhi.inference.outputs import OutputSettings, ResultWriter
+from hmhi.inference.segmenter import FrameResult, VideoSegmenter
+from hmhi.media.video_in import VideoFile
+from hmhi.media.video_out import VideoWriter
+from hmhi.serve.settings import SAMPLES, JobOptions, Limits
+from hmhi.synthetic import render_clip
+
+UPLOAD = "upload.video"
+"""The file of a job, whatever its name was."""
+NAME = "video"
+"""Of its results."""
+VIEW_WIDTH = 640  # pixels of the page's pictures, at most
+SAMPLE_FRAMES, SAMPLE_SIZE, SAMPLE_FPS = 48, (270, 480), 12.0
+DOWNLOADS = {
+    "masks.zip": ("masks.zip", "application/zip"),
+    "overlay.mp4": (f"overlay/{NAME}.mp4", "video/mp4"),
+    "coco.json": (f"coco/{NAME}.json", "application/json"),
+    "alpha.webm": (f"alpha_webm/{NAME}.webm", "video/webm"),
+}
+"""What can be fetched -> its place below ``out``, and its type."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, as the process takes it."""
+
+    folder: Path
+    options: JobOptions
+    limits: Limits
+    sample: str | None = None
+    """Of `SAMPLES`; None takes the upload."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network segments."""
+
+    checkpoint: Path | None
+    device: str
+
+
+def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str, Any]]:
+    """The function of jobs, for `hmhi.runtime.worker.WorkerProcess`."""
+    segmenters: dict[int | None, VideoSegmenter] = {}
+
+    def perform(task: Task, report: Callable[[Any], None]) -> dict[str, Any]:
+        size = task.options.image_size
+        if size not in segmenters:
+            segmenters.clear()  # one network at a time
+            segmenters[size] = VideoSegmenter(network.checkpoint, network.device, image_size=size)
+        try:
+            return segment_job(task, segmenters[size], report)
+        except (UserError, ValueError, OSError) as error:
+            # No path of this machine may leave it.
+            text = str(error).replace(str(task.folder / UPLOAD), "the video").replace(UPLOAD, "the video")
+            if str(task.folder) in text:
+                text = "the video cannot be segmented"
+            raise UserError(text) from None
+
+    return perform
+
+
+def segment_job(task: Task, segmenter: VideoSegmenter, report: Callable[[Any], None]) -> dict[str, Any]:
+    """Segment the upload of a job, reporting facts about it and each finished frame.
+
+    Raises:
+        UserError: It is no video, or beyond a limit.
+    """
+    path = task.folder / UPLOAD
+    if task.sample is not None and not path.exists():
+        _write_sample(path, SAMPLES[task.sample])
+    facts = probe(path, task.limits)
+    report(facts)
+    video = InputVideo(NAME, path)
+    source = video.open(start=None, end=None, every=1, fps=SAMPLE_FPS)
+    kinds = ["masks", "overlay", "coco"] + ["alpha_webm"] * task.options.alpha
+    out, view = task.folder / "out", task.folder / "view"
+    view.mkdir(exist_ok=True)
+    settings = OutputSettings(out, kinds, segmenter.config.threshold)
+    count = 0
+    writer = ResultWriter(settings, video, source)
+    with writer, closing(segmenter.stream(source)) as results:
+        for result in results:
+            if count >= task.limits.frames:
+                raise UserError(f"the video has more than {task.limits.frames} frames")
+            writer.write(result)
+            _save_view(view / f"{count}.jpg", result)
+            count += 1
+            report({"frames": count})
+    with zipfile.ZipFile(out / "masks.zip", "w") as pack:
+        for mask in _sorted_files(out / "masks" / NAME):
+            pack.write(mask, mask.name)
+    return {"frames": count, "total": count}
+
+
+def probe(path: Path, limits: Limits) -> dict[str, Any]:
+    """Size, rate and stated length of an upload.
+
+    Raises:
+        UserError: It is no video that can be read, or beyond a limit.
+    """
+    try:
+        with VideoFile(path) as video:
+            if not video.advance():
+                raise UserError("the video has no frame that can be read")
+            height, width = video.picture().shape[:2]
+            fps, total = video.fps, video.stated_frames
+    except BadFileError:
+        raise UserError("this is not a video that can be read") from None
+    if height * width > limits.pixels:
+        raise UserError(
+            f"frames of {width} x {height} are too large; at most {limits.pixels / 1e6:.1f} megapixels"
+        )
+    if total is not None and total > limits.frames:
+        raise UserError(f"the video has {total} frames; at most {limits.frames} are segmented")
+    return {"width": width, "height": height, "fps": fps, "total": total}
+
+
+def view_picture(result: FrameResult) -> np.ndarray:
+    """Frame, probability and flow one below the other, (3 * h, w, 3) uint8, w at most `VIEW_WIDTH`."""
+    height, width = result.frame.shape[:2]
+    scale = min(1.0, VIEW_WIDTH / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    levels = np.rint(result.prob * 255).astype(np.uint8)
+    parts = [result.frame, np.repeat(levels[..., None], 3, axis=2), result.flow]
+    return np.vstack([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts])
+
+
+def _save_view(path: Path, result: FrameResult) -> None:
+    growing = path.with_suffix(".part")
+    Image.fromarray(view_picture(result)).save(growing, "jpeg", quality=88)
+    growing.rename(path)
+
+
+def _sorted_files(folder: Path) -> Iterator[Path]:
+    yield from sorted(folder.iterdir())
+
+
+def _write_sample(path: Path, seed: int) -> None:
+    clip = render_clip(seed, SAMPLE_FRAMES, SAMPLE_SIZE)
+    growing = path.with_suffix(".mp4")
+    writer = VideoWriter(growing, SAMPLE_FPS, SAMPLE_SIZE)
+    for image in clip.images:
+        writer.write(image)
+    writer.close()
+    growing.rename(path)
