@@ -29,6 +29,7 @@ from hmhi.errors import UserError
 Inputs = Literal["image+flow", "image", "flow"]
 Interaction = Literal["sgim", "plam", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Kind = Literal["hmhi", "hmmn", "stma"]
 
 
 class ConfigError(UserError):

@@ -5,6 +5,9 @@ B batch, N query tokens, M key tokens, C channels, K kept keys.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +66,7 @@ class Attention(nn.Module):
         """
         queries = self.q_proj(q)
         if rotary is not None:
-            queries = rotate(queries, rotary)
+            queries = rotate(queries, rotary)  # (B, N, C)
         dropout = self.dropout if self.training else 0.0
         if self.topk and keys.shape[1] > self.topk:
             out = topk_attention(queries, keys, values, self.topk, dropout)
@@ -76,8 +79,8 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
     """Softmax attention in which each query sees only its `topk` highest-scoring keys; exact.
 
     Scores are made for a slice of the queries at a time, and only the kept values are gathered: peak memory
-    grows with M alone, not with N x M. Gradients flow through the kept scores. Keys of equal score at the limit
-    are chosen between at will.
+    grows with M alone, not with N x M. Gradients flow through the kept scores. Which of several keys of equal
+    score at the limit is kept is not defined. `torch.compile` and `torch.export` see one operator.
 
     Args:
         q: (B, N, C) queries.
@@ -89,27 +92,114 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
     Returns:
         (B, N, C) of v's dtype.
     """
+    noise = None
+    if dropout > 0.0:
+        noise = F.dropout(q.new_ones(*q.shape[:2], topk, dtype=torch.float32), dropout)  # (B, N, K)
+    out, _, _ = _topk_attention(q, k, v, noise, topk)
+    return out
+
+
+@torch.library.custom_op("hmhi::topk_attention", mutates_args=())
+def _topk_attention(
+    q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, topk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The read-out (B, N, C), and for the gradient the kept keys and their softmax weights, (B, N, K) each."""
     batch, m, channels = k.shape
     # One table for the whole batch, so that a single gather serves every clip.
-    table = v.reshape(batch * m, channels)
-    transposed = k.transpose(1, 2).contiguous()  # once: bfloat16 products would copy it for every slice
-    first = torch.arange(batch, device=q.device)[:, None, None] * m
+    table = v.reshape(batch * m, -1)  # (B * M, C)
+    transposed = k.transpose(
+        1, 2
+    ).contiguous()  # (B, C, M), once: bfloat16 products would copy it for every slice
+    first = torch.arange(batch, device=q.device)[:, None, None] * m  # (B, 1, 1)
+    shrink, scale = _scales(channels)
     rows = max(1, SCORES_AT_ONCE // (batch * m))
-    out = []
-    for part in q.split(rows, dim=1):
-        scores = part @ transposed  # (B, n, M)
+    outs, indices, weights = [], [], []
+    for start in range(0, q.shape[1], rows):
+        part = slice(start, start + rows)
+        scores = (q[:, part] * shrink) @ transposed  # (B, n, M)
         index = best_keys(scores, topk)  # (B, n, K)
-        kept = scores.gather(-1, index) * channels**-0.5
-        weight = kept.softmax(dim=-1, dtype=torch.promote_types(kept.dtype, torch.float32))
-        weight = F.dropout(weight, dropout, training=dropout > 0.0)
+        kept = scores.gather(-1, index).to(torch.promote_types(scores.dtype, torch.float32))  # (B, n, K)
+        weight = (kept * scale).softmax(dim=-1)
+        dropped = weight if noise is None else weight * noise[:, part]
         mixed = F.embedding_bag(
-            (index + first).flatten(0, 1),
+            (index + first).flatten(0, 1),  # (B * n, K)
             table,
             mode="sum",
-            per_sample_weights=weight.flatten(0, 1).to(v.dtype),
+            per_sample_weights=dropped.flatten(0, 1).to(v.dtype),  # (B * n, K)
         )  # (B * n, C)
-        out.append(mixed.view(batch, -1, channels))
-    return torch.cat(out, dim=1) if len(out) > 1 else out[0]
+        outs.append(mixed.unflatten(0, (batch, -1)))  # (B, n, C)
+        indices.append(index)
+        weights.append(weight)
+    return torch.cat(outs, dim=1), torch.cat(indices, dim=1), torch.cat(weights, dim=1)
+
+
+@_topk_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    kept = (*q.shape[:2], topk)
+    weight = q.new_empty(kept, dtype=torch.promote_types(q.dtype, torch.float32))
+    return v.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(kept, dtype=torch.int64), weight
+
+
+def _save_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, noise, _ = inputs
+    _, index, weight = output
+    ctx.save_for_backward(q, k, v, noise, index, weight)
+
+
+def _topk_gradient(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    """Gradients by q, k and v; a slice of the queries at a time, as forward."""
+    q, k, v, noise, index, weight = ctx.saved_tensors
+    return *_topk_backward(grad, q, k, v, noise, index, weight), None, None
+
+
+@torch.library.custom_op("hmhi::topk_attention_backward", mutates_args=())
+def _topk_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, index: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, m, channels = k.shape
+    dtype = weight.dtype
+    keys, values = k.to(dtype), v.to(dtype)
+    grad_k, grad_v = torch.zeros_like(keys), torch.zeros_like(values)
+    grad_q = []
+    rows = max(1, SCORES_AT_ONCE // (batch * m))
+    for start in range(0, q.shape[1], rows):
+        part = slice(start, start + rows)
+        g, at, w = grad[:, part].to(dtype), index[:, part], weight[:, part]
+        dropped = w if noise is None else w * noise[:, part]
+        by_weight = (g @ values.transpose(1, 2)).gather(-1, at)  # (B, n, M) -> (B, n, K)
+        if noise is not None:
+            by_weight = by_weight * noise[:, part]
+        by_score = w * (by_weight - (w * by_weight).sum(-1, keepdim=True)) * channels**-0.5  # (B, n, K)
+        dense = w.new_zeros(*at.shape[:2], m)  # (B, n, M)
+        grad_v.baddbmm_(dense.scatter(-1, at, dropped).transpose(1, 2), g)  # (B, M, n) @ (B, n, C)
+        dense.scatter_(-1, at, by_score)
+        grad_k.baddbmm_(dense.transpose(1, 2), q[:, part].to(dtype))  # (B, M, n) @ (B, n, C)
+        grad_q.append(dense @ keys)  # (B, n, C)
+    return (
+        torch.cat(grad_q, dim=1).to(q.dtype),
+        grad_k.to(k.dtype),
+        grad_v.to(v.dtype),
+    )  # (B, N, C), (B, M, C) twice
+
+
+@_topk_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, index: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+_topk_attention.register_autograd(_topk_gradient, setup_context=_save_for_gradient)
+
+
+def _scales(channels: int) -> tuple[float, float]:
+    """Two factors of C^-0.5: a power of two for the queries, and what is left for the scores.
+
+    Half precision holds no product of queries and keys of length 260. Scaling the query first avoids that, and by
+    a power of two it rounds nothing.
+    """
+    shrink = 2.0 ** -math.ceil(math.log2(channels) / 2)
+    return shrink, channels**-0.5 / shrink
 
 
 @torch.no_grad()

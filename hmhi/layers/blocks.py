@@ -67,8 +67,10 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, (B, C, h, w) -> (B, C, h, w)."""
-        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
-        return y.permute(0, 3, 1, 2)
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps
+        )  # (B, h, w, C)
+        return y.permute(0, 3, 1, 2)  # (B, C, h, w)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -90,8 +92,8 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Refine, (B, C, h, w) -> (B, C, h, w)."""
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))  # (B, h, w, C)
-        y = self.fc2(F.gelu(self.fc1(y))) * self.gamma
-        return x + y.permute(0, 3, 1, 2)
+        y = self.fc2(F.gelu(self.fc1(y))) * self.gamma  # (B, h, w, C)
+        return x + y.permute(0, 3, 1, 2)  # (B, C, h, w)
 
 
 class DropPath(nn.Module):
@@ -105,7 +107,7 @@ class DropPath(nn.Module):
         """Drop whole samples of (B, ...) and scale the others to keep the mean."""
         if not self.training or self.rate == 0.0:
             return x
-        keep = torch.rand((len(x),) + (1,) * (x.dim() - 1), device=x.device) >= self.rate
+        keep = torch.rand((len(x),) + (1,) * (x.dim() - 1), device=x.device) >= self.rate  # (B, 1, ...)
         return x * keep / (1.0 - self.rate)
 
 

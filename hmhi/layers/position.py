@@ -1,6 +1,6 @@
 """Two-dimensional position encodings for any h x w grid: additive sines and axial rotations.
 
-Tokens are row-major: token i sits at row ``i // w`` and column ``i % w``.
+N = h*w tokens are row-major: token i sits at row ``i // w`` and column ``i % w``.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def sine_position(h: int, w: int, channels: int, device: torch.device) -> Tensor
     def encode(length: int) -> Tensor:
         position = torch.arange(1, length + 1, device=device, dtype=torch.float32)
         angle = (position / (length + 1e-6) * (2.0 * torch.pi))[:, None] / wavelength  # (length, half)
-        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=-1).flatten(1)
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=-1).flatten(1)  # (length, half)
 
-    rows = encode(h)[:, None, :].expand(h, w, half)
-    columns = encode(w)[None, :, :].expand(h, w, half)
-    return torch.cat((rows, columns), dim=-1).reshape(1, h * w, channels)
+    rows = encode(h)[:, None, :].expand(h, w, half)  # (h, w, C / 2)
+    columns = encode(w)[None, :, :].expand(h, w, half)  # (h, w, C / 2)
+    return torch.cat((rows, columns), dim=-1).reshape(1, h * w, channels)  # (1, N, C)
 
 
 def rotary_table(h: int, w: int, channels: int, device: torch.device, theta: float = 10000.0) -> Tensor:
@@ -55,10 +55,10 @@ def rotary_table(h: int, w: int, channels: int, device: torch.device, theta: flo
     """
     exponent = torch.arange(0, channels, 4, device=device, dtype=torch.float32) / channels
     frequency = 1.0 / theta**exponent  # (channels / 4,)
-    row = torch.arange(h, device=device, dtype=torch.float32).repeat_interleave(w)
-    column = torch.arange(w, device=device, dtype=torch.float32).repeat(h)
-    angle = torch.cat((column[:, None] * frequency, row[:, None] * frequency), dim=1)
-    return torch.stack((angle.cos(), angle.sin()))
+    row = torch.arange(h, device=device, dtype=torch.float32).repeat_interleave(w)  # (N,)
+    column = torch.arange(w, device=device, dtype=torch.float32).repeat(h)  # (N,)
+    angle = torch.cat((column[:, None] * frequency, row[:, None] * frequency), dim=1)  # (N, C / 2)
+    return torch.stack((angle.cos(), angle.sin()))  # (2, N, C / 2)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -73,5 +73,5 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, N, C / 2) each
     cos, sin = table
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)  # (B, N, C / 2, 2)
+    return turned.flatten(-2).to(x.dtype)  # (B, N, C)

@@ -1,13 +1,16 @@
-"""The memory of one video: a first-in-first-out bank of frames for each encoder stage that has one.
+"""The memory of a video: banks of slots, one slot for each frame that is kept.
 
-Both classes are values, not state: writing returns a new object and leaves the old one as it was. Two videos
+Everything here is a value, not state: writing returns a new object and leaves the old one as it was. Two videos
 can therefore never meet, a step can be repeated, and dropping the object frees everything.
+
+R rows (videos of a batch, or objects), h w cells of a grid, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,88 +18,156 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BankPolicy:
-    """Which frames a bank keeps (paper section 3.4)."""
+    """Which frames a bank keeps, and which it drops when it is full."""
 
     frames: int = 5
-    """T: frames held before the oldest is dropped."""
+    """T: most slots that persist; 0 sets no limit. Each pinned slot beyond the first raises it by one."""
     interval: int = 1
-    """k: every k-th frame is written, frame 0 included."""
+    """k: every k-th frame of the video persists, frame 0 included."""
+    pin_first: bool = False
+    """Whether the first slot of the bank is never dropped."""
+    previous: bool = False
+    """Whether the newest frame is visible until the next one comes, even where it does not persist."""
+    persist: bool = True
+    """False: nothing persists but pinned slots."""
+    evict: Literal["oldest", "least_used"] = "oldest"
+    """Which slot goes. `least_used` compares use / life and spares slots that no frame has read yet."""
+
+    def persists(self, frame: int) -> bool:
+        """Whether frame number `frame` of a video, from 0, stays beyond the next frame."""
+        return self.persist and frame % self.interval == 0
 
     def writes(self, frame: int) -> bool:
-        """Whether frame number `frame` of a video, from 0, is kept."""
-        return frame % self.interval == 0
+        """Whether a bank takes frame number `frame` at all. Pinned slots are always taken."""
+        return self.previous or self.persists(frame)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a bank holds of one frame."""
+
+    frame: int
+    """Number of the frame in the video, from 0."""
+    grid: tuple[int, int]
+    """(h, w) cells of the frame."""
+    tensors: Mapping[str, Tensor]
+    """Name to (R, h * w, ...), cells row-major."""
+    pinned: bool = False
+    """Never dropped."""
+    passing: bool = False
+    """Dropped when the next frame is appended."""
+    use: float = 0.0
+    """Attention that the slot has received so far."""
+    life: int = 0
+    """Frames that have read the slot."""
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(next(iter(self.tensors.values())))
 
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Projected keys and values of the last frames of one stage, oldest first.
+    """Slots of one video, or of several videos in step, and the policy that rules them."""
 
-    Attributes:
-        limit: Frames held before the oldest is dropped.
-        frame_keys: One (B, h * w, C) tensor for each frame held.
-        frame_values: The same for values.
-    """
-
-    limit: int
-    frame_keys: tuple[Tensor, ...] = ()
-    frame_values: tuple[Tensor, ...] = ()
+    policy: BankPolicy
+    slots: tuple[Slot, ...] = ()
+    """Oldest first."""
 
     def __len__(self) -> int:
-        """Frames held."""
-        return len(self.frame_keys)
+        """Slots that a reader sees."""
+        return len(self.slots)
 
     @property
-    def keys(self) -> Tensor:
-        """(B, M, C) keys of all frames, M = len(self) * h * w."""
-        return torch.cat(self.frame_keys, dim=1)
+    def frames(self) -> tuple[int, ...]:
+        """Frame number of each slot."""
+        return tuple(slot.frame for slot in self.slots)
 
-    @property
-    def values(self) -> Tensor:
-        """(B, M, C) values of all frames."""
-        return torch.cat(self.frame_values, dim=1)
+    def joined(self, name: str) -> Tensor:
+        """(R, len(self) * h * w, ...): a tensor of all slots, oldest first."""
+        return torch.cat([slot.tensors[name] for slot in self.slots], dim=1)  # (R, len(self) * h * w, ...)
 
-    def append(self, key: Tensor, value: Tensor) -> MemoryBank:
-        """The bank with one frame more, and without its oldest where the limit is passed.
-
-        Args:
-            key: (B, h * w, C).
-            value: (B, h * w, C).
+    def append(self, slot: Slot) -> MemoryBank:
+        """The bank after a frame: with its slot where the policy takes it, without what has to go.
 
         Raises:
-            ValueError: The frame's batch or grid differs from that of the frames held.
+            ValueError: The slot's rows or grid differ from those of the slots held.
         """
-        if self.frame_keys and key.shape != self.frame_keys[-1].shape:
+        self.check(slot.rows, slot.grid)
+        policy = self.policy
+        pinned = slot.pinned or (policy.pin_first and not self.slots)
+        slots = tuple(held for held in self.slots if not held.passing)
+        if pinned or policy.persists(slot.frame):
+            slots = _evict((*slots, replace(slot, pinned=pinned)), policy)
+        elif policy.previous:
+            slots = (*slots, replace(slot, passing=True))
+        return replace(self, slots=slots)
+
+    def check(self, rows: int, grid: tuple[int, int]) -> None:
+        """Compare a frame with the frames held.
+
+        Raises:
+            ValueError: The number of rows or the grid differs; grids of as many cells are no exception.
+        """
+        if not self.slots:
+            return
+        held = self.slots[-1]
+        if (held.rows, held.grid) != (rows, tuple(grid)):
             raise ValueError(
-                f"memory holds frames of shape {tuple(self.frame_keys[-1].shape)} (batch, cells, channels), "
-                f"got {tuple(key.shape)}; start a new memory when the frame size or the batch changes"
+                f"the memory holds {held.rows} rows on a grid of {held.grid[0]}x{held.grid[1]} cells, but this "
+                f"frame has {rows} on {grid[0]}x{grid[1]}; start a new memory when the frame size or the batch "
+                f"changes"
             )
-        return replace(
-            self,
-            frame_keys=(*self.frame_keys, key)[-self.limit :],
-            frame_values=(*self.frame_values, value)[-self.limit :],
-        )
 
     def rows(self, kept: Sequence[int]) -> MemoryBank:
-        """The bank of some videos of the batch, in the order given."""
+        """The bank of some rows, in the order given."""
         index = list(kept)
-        return replace(
-            self,
-            frame_keys=tuple(key[index] for key in self.frame_keys),
-            frame_values=tuple(value[index] for value in self.frame_values),
+
+        def select(slot: Slot) -> Slot:
+            return replace(slot, tensors={name: tensor[index] for name, tensor in slot.tensors.items()})
+
+        return replace(self, slots=tuple(select(slot) for slot in self.slots))
+
+    def with_tensor(self, name: str, tensors: Sequence[Tensor]) -> MemoryBank:
+        """The bank with a tensor, (R, h * w, ...), added to or replaced in each slot, oldest first."""
+        slots = tuple(
+            replace(slot, tensors={**slot.tensors, name: tensor})
+            for slot, tensor in zip(self.slots, tensors, strict=True)
         )
+        return replace(self, slots=slots)
+
+    def used(self, attention: Sequence[float]) -> MemoryBank:
+        """The bank after a read that gave each slot, oldest first, so much attention."""
+        slots = tuple(
+            replace(slot, use=slot.use + amount, life=slot.life + 1)
+            for slot, amount in zip(self.slots, attention, strict=True)
+        )
+        return replace(self, slots=slots)
+
+
+def _evict(slots: tuple[Slot, ...], policy: BankPolicy) -> tuple[Slot, ...]:
+    """Drop one slot where there is one too many. The newest goes only where all others are spared."""
+    limit = policy.frames + max(0, sum(slot.pinned for slot in slots) - 1)
+    if policy.frames == 0 or len(slots) <= limit:
+        return slots
+    free = [i for i, slot in enumerate(slots) if not slot.pinned]
+    if policy.evict == "least_used":
+        read = [i for i in free if slots[i].life > 0]
+        victim = min(read, key=lambda i: slots[i].use / slots[i].life) if read else free[0]
+    else:
+        victim = free[0]
+    return slots[:victim] + slots[victim + 1 :]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """All that a model remembers of one video (or of a batch of videos in step).
-
-    Attributes:
-        frame: Frames seen so far.
-        banks: Encoder stage (1-4) to its bank.
-    """
+    """All that HMHI-Net remembers of one video, or of a batch of videos in step."""
 
     frame: int = 0
+    """Frames seen so far."""
     banks: Mapping[int, MemoryBank] = field(default_factory=dict)
+    """Encoder stage (1-4) to its bank."""
 
     def rows(self, kept: Sequence[int]) -> Memory:
         """The memory of some videos of the batch, in the order given."""

@@ -42,8 +42,8 @@ class MemoryEncoder(nn.Module):
         Returns:
             (B, h * w, C) memory tokens, row-major.
         """
-        fused = self.fuse(self.feature(feature) + self.mask(logits.sigmoid()))
-        return fused.flatten(2).transpose(1, 2)
+        fused = self.fuse(self.feature(feature) + self.mask(logits.sigmoid()))  # (B, C, h, w)
+        return fused.flatten(2).transpose(1, 2)  # (B, h*w, C)
 
 
 def _mask_channels(channels: int) -> int:

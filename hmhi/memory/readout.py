@@ -91,8 +91,8 @@ class MemoryReadout(nn.Module):
 
         x = feature.flatten(2).transpose(1, 2) + 0.1 * position  # (B, N, C)
         y = self.norm1(x)
-        qk = y + position if self.self_position else y
-        own = self.self_attention.keys_values(qk, y, rotary)
+        qk = y + position if self.self_position else y  # (B, N, C)
+        own = self.self_attention.keys_values(qk, y, rotary)  # (B, N, C) each
         x = x + self.dropout(self.self_attention(qk, *own, rotary))
 
         query_rotary = rotary if self.key_position == "rotary" else None

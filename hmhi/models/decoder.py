@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 def _blend_upsampled(blend: nn.Module, fine: Tensor, coarse: Tensor) -> Tensor:
     """`blend` of (B, E, h, w) joined with the enlarged (B, E, h / 2, w / 2)."""
     if fine.device.type != "cpu":  # whose convolutions are fast, and whose small products are not
-        return blend(torch.cat((fine, upsample(coarse, 2)), dim=1))
+        return blend(torch.cat((fine, upsample(coarse, 2)), dim=1))  # (B, 2 E, h, w) -> (B, E, h, w)
     conv = cast(nn.Conv2d, cast(ConvReLU, blend)[0])
     of_fine, of_coarse = conv.weight.split(fine.shape[1], dim=1)
     return F.relu_(F.conv2d(fine, of_fine, conv.bias, padding=1) + convolve_upsampled(coarse, of_coarse))
@@ -81,27 +81,27 @@ def convolve_upsampled(x: Tensor, weight: Tensor) -> Tensor:
     b, c, h, w = x.shape
     out_channels = weight.shape[0]
     rows, columns = _upsampling_taps(h, x), _upsampling_taps(w, x)
-    columns = columns.permute(1, 2, 0).reshape(2 * w, 3 * w)
-    cells = x.permute(0, 2, 3, 1).reshape(-1, c)
+    columns = columns.permute(1, 2, 0).reshape(2 * w, 3 * w)  # (2 w, w * 3)
+    cells = x.permute(0, 2, 3, 1).reshape(-1, c)  # (B * h * w, C)
     out = None
     for row, taps in zip(rows, weight.unbind(2), strict=True):  # (2 h, h), (Cout, C, 3)
         mixed = cells @ taps.permute(1, 2, 0).reshape(c, -1)  # (B * h * w, 3 Cout)
         wide = columns @ mixed.view(b * h, 3 * w, out_channels)  # (B * h, 2 w, Cout)
-        wide = wide.view(b, h, -1)
-        row = row.expand(b, -1, -1)
+        wide = wide.view(b, h, -1)  # (B, h, 2 w * Cout)
+        row = row.expand(b, -1, -1)  # (B, 2 h, h)
         out = row @ wide if out is None else torch.baddbmm(out, row, wide)  # (B, 2 h, 2 w * Cout)
     assert out is not None
-    return out.view(b, 2 * h, 2 * w, out_channels).permute(0, 3, 1, 2)
+    return out.view(b, 2 * h, 2 * w, out_channels).permute(0, 3, 1, 2)  # (B, Cout, 2 h, 2 w)
 
 
 def _upsampling_taps(n: int, like: Tensor) -> Tensor:
     """(3, 2 n, n): what the three taps of a convolution with padding 1 read of a column enlarged by two."""
     matrix = _upsampling(n, like)
     zero = torch.zeros_like(matrix[:1])
-    return torch.stack((torch.cat((zero, matrix[:-1])), matrix, torch.cat((matrix[1:], zero))))
+    return torch.stack((torch.cat((zero, matrix[:-1])), matrix, torch.cat((matrix[1:], zero))))  # (3, 2 n, n)
 
 
 def _upsampling(n: int, like: Tensor) -> Tensor:
     """(2 n, n) matrix that enlarges a column of n values."""
     impulses = torch.eye(n, device=like.device)[:, None, :, None]  # (n, 1, n, 1)
-    return upsample(impulses, 2)[:, 0, :, 0].T.to(like.dtype)
+    return upsample(impulses, 2)[:, 0, :, 0].T.to(like.dtype)  # (2 n, n)

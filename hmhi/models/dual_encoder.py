@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from hmhi.config import Inputs
 from hmhi.models.backbones.base import Backbone
-
-Inputs = Literal["image+flow", "image", "flow"]
 
 
 class DualEncoder(nn.Module):
@@ -42,5 +39,5 @@ class DualEncoder(nn.Module):
             assert flow is not None
             return self.backbone(flow, flow_from=0)
         assert image is not None and flow is not None
-        stages = self.backbone(torch.cat((image, flow)), flow_from=len(image))
+        stages = self.backbone(torch.cat((image, flow)), flow_from=len(image))  # (2 B, C, h, w) each
         return [of_image + of_flow for of_image, of_flow in (stage.chunk(2) for stage in stages)]

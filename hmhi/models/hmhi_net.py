@@ -5,16 +5,17 @@ B batch, T frames, H W pixels, C channels and h w cells of a stage; stages 1-4 h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hmhi.memory.bank import BankPolicy, Memory, MemoryBank
+from hmhi.memory.bank import BankPolicy, Memory, MemoryBank, Slot
 from hmhi.memory.encoder import MASK_STRIDE, MemoryEncoder
 from hmhi.memory.readout import MemoryReadout
+from hmhi.models.base import Traits
 from hmhi.models.decoder import Decoder, upsample
 from hmhi.models.dual_encoder import DualEncoder
 
@@ -57,6 +58,16 @@ class HMHINet(nn.Module):
         self.policy = policy
         self.memory_stages = sorted(readouts)
 
+    @property
+    def traits(self) -> Traits:
+        """How the model wants to be used."""
+        reads_flow = self.encoder.inputs != "image"
+        return Traits(kind="hmhi", prompted=False, reads_flow=reads_flow, pad_to=PAD_TO, short_side=None)
+
+    def parts_to_compile(self) -> Sequence[nn.Module]:
+        """Encoder and decoder; the rest changes shape while the memory fills, and gains little."""
+        return self.encoder, self.decoder
+
     def forward(self, images: Tensor, flows: Tensor) -> Tensor:
         """Segment a clip.
 
@@ -73,7 +84,7 @@ class HMHINet(nn.Module):
         for t in range(frames):
             logits, memory = self.step(images[:, t], flows[:, t], memory, write=t < frames - 1)
             clip.append(logits)
-        return torch.stack(clip, dim=1)
+        return torch.stack(clip, dim=1)  # (B, T, 1, H, W)
 
     def step(
         self, image: Tensor | None, flow: Tensor | None, memory: Memory | None = None, *, write: bool = True
@@ -128,7 +139,7 @@ class HMHINet(nn.Module):
 
     def new_memory(self) -> Memory:
         """The empty memory that a video starts with."""
-        return Memory(banks={stage: MemoryBank(limit=self.policy.frames) for stage in self.memory_stages})
+        return Memory(banks={stage: MemoryBank(self.policy) for stage in self.memory_stages})
 
     def encode(self, image: Tensor | None, flow: Tensor | None) -> dict[int, Tensor]:
         """Stage (1-4) to fused feature, Eq. 1.
@@ -153,9 +164,9 @@ class HMHINet(nn.Module):
         """Refine each stage that has a bank with what the bank holds, Eq. 2 and 5-7."""
         read = dict(features)
         for stage in self.memory_stages:
-            bank = memory.banks[stage]
-            _check_grid(features[stage], bank)
-            read[stage] = self.readouts[str(stage)](features[stage], bank.keys, bank.values)
+            feature, bank = features[stage], memory.banks[stage]
+            bank.check(len(feature), (feature.shape[2], feature.shape[3]))
+            read[stage] = self.readouts[str(stage)](feature, bank.joined("key"), bank.joined("value"))
         return read
 
     def interact(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -177,7 +188,8 @@ class HMHINet(nn.Module):
                 tokens = self.memory_encoders[str(stage)](features[stage], coarse)  # (B, h*w, C)
                 grid = (features[stage].shape[2], features[stage].shape[3])
                 readout = cast(MemoryReadout, self.readouts[str(stage)])
-                banks[stage] = banks[stage].append(*readout.keys_values(tokens, grid))
+                key, value = readout.keys_values(tokens, grid)  # (B, h*w, C) each
+                banks[stage] = banks[stage].append(Slot(memory.frame, grid, {"key": key, "value": value}))
         return Memory(frame=memory.frame + 1, banks=banks)
 
     def _check(self, image: Tensor | None, flow: Tensor | None) -> None:
@@ -199,13 +211,3 @@ def _pad(x: Tensor | None) -> Tensor | None:
     if x is None or (x.shape[2] % PAD_TO == 0 and x.shape[3] % PAD_TO == 0):
         return x
     return F.pad(x, (0, -x.shape[3] % PAD_TO, 0, -x.shape[2] % PAD_TO), mode="replicate")
-
-
-def _check_grid(feature: Tensor, bank: MemoryBank) -> None:
-    cells = feature.shape[2] * feature.shape[3]
-    held = bank.frame_keys[0].shape
-    if held[0] != len(feature) or held[1] != cells:
-        raise ValueError(
-            f"the frame has batch {len(feature)} and {cells} cells, but the memory was written with batch "
-            f"{held[0]} and {held[1]} cells; start a new memory when the size or the batch changes"
-        )

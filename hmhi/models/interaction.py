@@ -54,7 +54,9 @@ class PLAM(nn.Module):
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Refine target (B, Ct, ht, wt) with source (B, Cs, hs, ws); returns (B, Ct, ht, wt)."""
         if self.upsample:
-            source = F.interpolate(source, size=target.shape[-2:], mode="bilinear", align_corners=False)
+            source = F.interpolate(
+                source, size=target.shape[-2:], mode="bilinear", align_corners=False
+            )  # (B, Cs, ht, wt)
         joined = torch.cat((self.align(source), target), dim=1)  # (B, 2 Ct, ht, wt)
         return self.reduce(self.attention(joined)) + target
 

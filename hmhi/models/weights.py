@@ -120,7 +120,18 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} holds a {type(contents).__name__} where a dictionary of tensors is due"
         )
+    _check_format(contents, path)
     return contents
+
+
+def _check_format(contents: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of a version of this project that does not exist yet."""
+    found = contents.get("format", FORMAT)
+    if "config" in contents and found != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {found!r}, and this version of hmhi reads {FORMAT!r}; update hmhi, or use a "
+            f"checkpoint that this version wrote"
+        )
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         if "config" not in metadata:
             return tensors
         described = {key: json.loads(metadata[key]) for key in DESCRIPTION if key in metadata}
+        _check_format(described, path)
         return {**described, "model": tensors}
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from None
@@ -253,7 +265,21 @@ def load_backbone_from_package(backbone: Backbone, name: str) -> None:
     load_exactly(backbone, timm_to_hmhi(package_weights(name), backbone), f"the package for {name}")
 
 
+TIMM_HEADS = re.compile(
+    r"(fc|head|head_dist|head_fc|norm_head|classifier|norm|fc_norm|conv_head|bn2|final_conv)\."
+)
+"""Beginnings of the names that timm gives to what follows a model's last stage."""
+
+
 def timm_to_hmhi(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors of a timm model that belong to a `TimmBackbone`, which has no head."""
+    """Rename the tensors of a timm model as `TimmBackbone` has them; its head is left out.
+
+    As a feature extractor, timm writes ``stages_0`` where the whole model has ``stages.0``.
+    """
     own = backbone.state_dict()
-    return {f"net.{key}": value for key, value in state.items() if f"net.{key}" in own}
+    renamed = {}
+    for key, value in state.items():
+        name = f"net.{key}" if f"net.{key}" in own else f"net.{key.replace('.', '_', 1)}"
+        if name in own or not TIMM_HEADS.match(key):
+            renamed[name] = value
+    return renamed

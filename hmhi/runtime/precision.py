@@ -30,9 +30,6 @@ def settle(model: HMHINet) -> None:
 
 
 def compile_parts(model: HMHINet) -> None:
-    """Have encoder and decoder compiled at their next call, in place.
-
-    The rest changes shape while the memory fills, and is made of few large products that gain little.
-    """
-    model.encoder.compile()
-    model.decoder.compile()
+    """Have the parts that a model names compiled at their next call, in place."""
+    for part in model.parts_to_compile():
+        part.compile()

@@ -55,24 +55,52 @@ def test_topk_of_all_keys_is_plain_attention(tokens):
 
 
 def test_topk_never_holds_the_dense_scores(tokens, monkeypatch):
-    """No tensor of N x M elements is made, whatever N."""
+    """Scores exist for a slice of the queries at a time, whatever their number."""
     q, k, v = (x.float() for x in tokens)
     q = q.repeat(1, 8, 1)  # 296 queries
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 4000)
-    largest = 0
+    sizes = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            out = function(*args, **(kwargs or {}))
-            for x in torch.utils._pytree.tree_leaves(out):
-                if isinstance(x, torch.Tensor):
-                    largest = max(largest, x.numel())
-            return out
+    def watch(scores, topk):
+        sizes.append(scores.numel())
+        return best_keys(scores, topk)
 
-    with Watch():
-        topk_attention(q, k, v, 10)
-    assert 0 < largest < q.shape[1] * k.shape[1] / 2
+    monkeypatch.setattr(attention, "best_keys", watch)
+    topk_attention(q, k, v, 10)
+    assert sum(sizes) == len(q) * q.shape[1] * k.shape[1]
+    assert max(sizes) <= 4000
+
+
+@pytest.mark.parametrize("length", [260.0, 900.0])
+def test_long_queries_and_keys_stay_finite_in_half_precision(length):
+    """Their product is beyond 65,504, the largest number of half precision; the scaled score is not."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.nn.functional.normalize(torch.randn(1, 1, 128, generator=generator), dim=-1)
+    k = direction * length * torch.linspace(0.5, 1.0, 80)[None, :, None]
+    v = torch.randn(1, 80, 128, generator=generator)
+    q = direction * length
+    halves = [x.half() for x in (q, k, v)]
+    out = topk_attention(*halves, 7)
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(
+        out.float(), dense_topk(*(x.double() for x in halves), 7).float(), atol=0.02, rtol=0
+    )
+
+
+def test_topk_is_one_operator_in_an_exported_program():
+    layer, x = Attention(8, topk=4).eval(), torch.randn(1, 20, 8)
+    program = torch.export.export(layer, (x, *layer.keys_values(x, x)))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("topk_attention" in name for name in called) == 1
+    assert not any("embedding_bag" in name or "topk.default" in name for name in called)
+
+
+def test_topk_passes_the_checks_of_an_operator(tokens):
+    """Its shapes without data, its gradient, and that it changes no input."""
+    q, k, v = (x[:, :8, :4].clone().requires_grad_() for x in tokens)
+    noise = torch.rand(2, 8, 5, dtype=torch.float64)
+    torch.library.opcheck(torch.ops.hmhi.topk_attention.default, (q, k, v, noise, 5))
+    torch.autograd.gradcheck(lambda *x: torch.ops.hmhi.topk_attention(*x, noise, 5)[0], (q, k, v))
 
 
 def test_fewer_keys_than_topk_uses_them_all():

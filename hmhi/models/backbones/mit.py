@@ -122,7 +122,7 @@ class PatchEmbed(nn.Module):
         """(B, Cin, H, W) to tokens (B, N, C) and their grid (h, w)."""
         x = self.proj(x)
         grid = (x.shape[2], x.shape[3])
-        return self.norm(_to_tokens(x)), grid
+        return self.norm(_to_tokens(x)), grid  # (B, N, C)
 
 
 class Block(nn.Module):
@@ -171,8 +171,8 @@ class ReducedAttention(nn.Module):
         kv = _add_to_flow(self.kv(y), y, self.kv_adapter, flow_from)
         q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
         k, v = kv.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N / r^2, d) each
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        out = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, d)
+        return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
 
 
 class ConvMLP(nn.Module):
@@ -186,7 +186,7 @@ class ConvMLP(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        x = self.dwconv(_to_map(self.fc1(x), grid))
+        x = self.dwconv(_to_map(self.fc1(x), grid))  # (B, 4 C, h, w)
         return self.fc2(F.gelu(_to_tokens(x)))
 
 
@@ -205,17 +205,17 @@ def _add_to_flow(x: Tensor, source: Tensor, adapter: Adapter | None, flow_from: 
     """Add the adapter's reading of `source` to the flow rows of x."""
     if adapter is None or flow_from >= len(x):
         return x
-    return torch.cat((x[:flow_from], x[flow_from:] + adapter(source[flow_from:])))
+    return torch.cat((x[:flow_from], x[flow_from:] + adapter(source[flow_from:])))  # (B, N, C)
 
 
 def _to_tokens(x: Tensor) -> Tensor:
     """(B, C, h, w) to (B, h*w, C)."""
-    return x.flatten(2).transpose(1, 2)
+    return x.flatten(2).transpose(1, 2)  # (B, N, C)
 
 
 def _to_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h*w, C) to (B, C, h, w)."""
-    return x.transpose(1, 2).unflatten(2, grid)
+    return x.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
 
 
 def _init_weights(module: nn.Module) -> None:

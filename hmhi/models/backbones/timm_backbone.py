@@ -24,27 +24,30 @@ class TimmBackbone(Backbone):
         drop_path: Stochastic depth of the deepest block.
 
     Raises:
-        ValueError: timm does not know the model, or it has no feature maps at strides 4, 8, 16 and 32.
+        ValueError: timm does not know the model, or it has no feature maps at strides 4, 8, 16 and 32, or no
+            stochastic depth where `drop_path` asks for it.
     """
 
     def __init__(self, name: str, *, drop_path: float = 0.1) -> None:
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"timm has no model {name!r}; timm.list_models() names them all")
-        options: dict[str, Any] = {"drop_path_rate": drop_path}
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if "swin" in name:
             options |= {"strict_img_size": False, "always_partition": True}
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         strides = probe.feature_info.reduction()
         if not set(STRIDES) <= set(strides):
             raise ValueError(f"{name} has feature strides {strides}; HMHI-Net needs {STRIDES}")
-        net: Any = timm.create_model(
-            name,
-            features_only=True,
-            pretrained=False,
-            out_indices=tuple(strides.index(s) for s in STRIDES),
-            **options,
-        )
+        stages = tuple(strides.index(stride) for stride in STRIDES)
+        try:
+            net: Any = timm.create_model(
+                name, features_only=True, pretrained=False, out_indices=stages, **options
+            )
+        except TypeError as error:
+            if "drop_path_rate" not in str(error):
+                raise
+            raise ValueError(f"{name} has no stochastic depth; set model.drop_path=0") from None
         self.net: nn.Module = net
         self.channels = tuple(net.feature_info.channels())
         self.channels_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
@@ -55,7 +58,9 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor, flow_from: int) -> list[Tensor]:
         """Stages 1-4 of x (B, 3, H, W), (B, C, h, w) each; `flow_from` changes nothing here."""
         stages = self.net(x)
-        return [stage.permute(0, 3, 1, 2) if self.channels_last else stage for stage in stages]
+        return [
+            stage.permute(0, 3, 1, 2) if self.channels_last else stage for stage in stages
+        ]  # (B, C, h, w)
 
 
 class PadFirstBlock(SwinTransformerBlock):
