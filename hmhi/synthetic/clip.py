@@ -14,6 +14,7 @@ from hmhi.synthetic.render import paint
 from hmhi.synthetic.scene import build_scene
 
 FLOWS = ("exact", "degraded", "dis", "mixed")
+MAX_OBJECTS = 4
 _MIX = {"exact": 0.25, "degraded": 0.45, "dis": 0.3}
 
 
@@ -23,8 +24,10 @@ class SyntheticClip:
 
     images: np.ndarray
     """(T, H, W, 3) uint8 RGB."""
+    labels: np.ndarray
+    """(T, H, W) uint8: 0, or the id of the mover in front, from 1 on; first the salient ones, then further ones."""
     masks: np.ndarray
-    """(T, H, W) uint8, 1 on the salient thing."""
+    """(T, H, W) uint8, 1 where a label is: on the salient thing, unless further objects were asked for."""
     flows: np.ndarray
     """(T, H, W, 2) float32 in pixels, x then y, from each frame to the one after it in time; the last one
     leads to a frame that is not part of the clip."""
@@ -32,7 +35,7 @@ class SyntheticClip:
 
 def render_clip(
     seed: int, frames: int, size: tuple[int, int], flow: str = "exact", stride: int = 1, clean: bool = False,
-    join: str | None = None,
+    join: str | None = None, objects: int = 0,
 ) -> SyntheticClip:  # fmt: skip
     """Render a random world.
 
@@ -49,14 +52,17 @@ def render_clip(
         clean: Leave out lens, sensor and codec: frames exactly as painted.
         join: Camera compensation with which ``dis`` flow joins both directions of time
             (`hmhi.flow.compensate.join_directions`); None for the forward one.
+        objects: Movers with a label of their own that there are at least, up to `MAX_OBJECTS`. The salient thing or
+            group is 1 to 3 of them, and the rest joins the world of the seed; with 0 or 1 it stays as it is.
 
     Raises:
         UserError: An argument is out of range.
     """
-    check_request(seed, frames, size, flow, stride)
+    check_request(seed, frames, size, flow, stride, objects)
     # Independent streams: whatever the flow, the same seed shows the same world.
     world, optics, errors, choice = (np.random.default_rng([seed, stream]) for stream in range(4))
-    scene = build_scene(world, size, duration=(frames - 1) * stride)
+    further = np.random.default_rng([seed, 6])
+    scene = build_scene(world, size, (frames - 1) * stride, objects, further)
     lens = draw_lens(optics)
     if flow == "mixed":
         flow = str(choice.choice(list(_MIX), p=list(_MIX.values())))
@@ -72,11 +78,11 @@ def render_clip(
         return photograph(sensor, painting.image, painting.flow, lens, t), painting.label, painting.flow
 
     images: list[np.ndarray] = []
-    masks, flows = [], []
+    labels, flows = [], []
     ahead = shoot(0)
     for index in range(frames):
         t = index * stride
-        image, mask, motion = ahead
+        image, label, motion = ahead
         if dis is not None:
             follower = shoot(t + 1)
             motion = dis(image, follower[0])
@@ -86,14 +92,17 @@ def render_clip(
         elif flow == "degraded":
             motion = degrade(errors, motion, faults)
         images.append(image)
-        masks.append(mask)
+        labels.append(label)
         flows.append(motion)
         if index + 1 < frames:
             ahead = follower if dis is not None and stride == 1 else shoot(t + stride)
-    return SyntheticClip(np.stack(images), np.stack(masks), np.stack(flows))
+    ids = np.stack(labels)
+    return SyntheticClip(np.stack(images), ids, (ids > 0).astype(np.uint8), np.stack(flows))
 
 
-def check_request(seed: int, frames: int, size: tuple[int, int], flow: str, stride: int = 1) -> None:
+def check_request(
+    seed: int, frames: int, size: tuple[int, int], flow: str, stride: int = 1, objects: int = 0
+) -> None:
     """Refuse what `render_clip` cannot draw.
 
     Raises:
@@ -104,5 +113,7 @@ def check_request(seed: int, frames: int, size: tuple[int, int], flow: str, stri
             "need a seed from 0, at least 1 frame, stride 1 and 32 x 32 pixels, got "
             f"seed={seed}, frames={frames}, stride={stride}, size={size}"
         )
+    if not 0 <= objects <= MAX_OBJECTS:
+        raise UserError(f"need 0 to {MAX_OBJECTS} objects, got {objects}")
     if flow not in FLOWS:
         raise UserError(f"unknown synthetic flow {flow!r}; choose one of {', '.join(FLOWS)}")

@@ -1,8 +1,9 @@
 """Drawing a random world: where the camera is, what moves, and what it looks like all around.
 
 The rule of the mask: salient is what moves by itself in front. A scene has one salient thing, or a group of
-up to three that go together; all of the group is labelled. Nothing that stands still is labelled, whatever
-it looks like, nor is a mover far smaller than the salient thing, nor shadows, smoke and water.
+up to three that go together; each of the group has a label, from 1 on. Nothing that stands still is labelled,
+whatever it looks like, nor is a mover far smaller than the salient thing, nor shadows, smoke and water. Where several
+objects are asked for, movers that go ways of their own join the salient ones, with the labels that follow.
 """
 
 from __future__ import annotations
@@ -58,20 +59,24 @@ class Scene:
         return [*self.background, *self.reflections, *self.shadows, *standing, *self.foreground]
 
 
-def build_scene(rng: np.random.Generator, size: tuple[int, int], duration: int) -> Scene:
+def build_scene(
+    rng: np.random.Generator, size: tuple[int, int], duration: int, objects: int, further: np.random.Generator
+) -> Scene:
     """Draw a world in which the salient thing is in view, and moves, for most of a clip; some leave and return.
 
     Args:
-        rng: Source of every choice.
+        rng: Source of every choice but those about further objects.
         size: Height and width of the frames in pixels.
         duration: Last frame time that will be rendered.
+        objects: Labelled movers that there are at least; the salient ones count.
+        further: Source of every choice about movers beyond the salient ones.
     """
     in_view = 2 if rng.random() < 0.06 else 3
     for _ in range(60):
         layout = _draw_layout(rng, size)
         if _in_view_and_moving(layout, size, duration, in_view):
             break
-    return _furnish(rng, layout, size, duration)
+    return _furnish(rng, layout, size, duration, objects, further)
 
 
 def _draw_layout(rng: np.random.Generator, size: tuple[int, int]) -> SceneLayout:
@@ -154,7 +159,10 @@ def _in_view_and_moving(layout: SceneLayout, size: tuple[int, int], duration: in
     return seen >= in_view and moving >= 2
 
 
-def _furnish(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], duration: int) -> Scene:
+def _furnish(
+    rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], duration: int, objects: int,
+    further: np.random.Generator,
+) -> Scene:  # fmt: skip
     camera, path = layout.camera, layout.path
     fx = camera.focal[0]
     things = [mover(rng, layout, path, layout.height, label=1)]
@@ -162,13 +170,15 @@ def _furnish(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int
         offset = rng.normal(0, 0.5, 3) * (1.5 * layout.height, 0, 0.15)
         start = tuple(np.array(path.start) + offset)
         mate = Path(start, joined(path.x, sway(rng, layout.speed * 0.15, (15, 40))), path.y, path.z)
-        things.append(mover(rng, layout, mate, layout.height * rng.uniform(0.6, 1.2), label=1))
+        things.append(mover(rng, layout, mate, layout.height * rng.uniform(0.6, 1.2), len(things) + 1))
+    salient = len(things)
     for _ in range(rng.choice([0, 1, 2], p=[0.82, 0.12, 0.06])):
         far = rng.uniform(2.5, 6)
         start = (rng.uniform(-0.5, 0.5) * far * size[1] / fx, layout.ground, far)
         away = Path(start, bounded(rng, layout.speed * far * rng.uniform(0.3, 1), far * size[1] / fx * 0.3))
         things.append(mover(rng, layout, away, layout.height * min(1.0, far * 0.25), label=0))
     things += scenery(rng, layout, size, duration)
+    things += [_further_mover(further, layout, size, label) for label in range(salient + 1, objects + 1)]
     foreground = []
     if layout.kind == "ground" and rng.random() < 0.12:
         foreground.append(ridge(rng, layout, size, depth=rng.uniform(0.5, 0.85)))
@@ -188,3 +198,19 @@ def _furnish(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int
         ]
     ground = layout.ground if layout.kind != "wall" else None
     return Scene(camera, backdrop(rng, layout, size, water=water), things, ground, foreground, reflections)
+
+
+def _further_mover(rng: np.random.Generator, layout: SceneLayout, size: tuple[int, int], label: int) -> Thing:
+    """A mover of about the salient thing's size that goes its own way, in view when the clip begins."""
+    fx, fy = layout.camera.focal
+    depth = log_uniform(rng, 0.75, 2.0)
+    across, high = depth * size[1] / fx, depth * size[0] / fy  # what the frame shows at this depth
+    feet = layout.ground if layout.kind == "ground" else layout.ground + rng.normal(0, 0.15) * high
+    speed = layout.speed * depth * log_uniform(rng, 0.4, 1.6)
+    x = bounded(rng, speed, across * rng.uniform(0.1, 0.4))
+    if rng.random() < 0.5:  # the camera may ride with the salient thing, and leaves the others behind
+        x = joined(x, layout.path.x)
+    y = STILL if layout.kind == "ground" else bounded(rng, speed * 0.5, high * rng.uniform(0.05, 0.2))
+    z = bounded(rng, speed * rng.uniform(0.05, 0.8), depth * rng.uniform(0.05, 0.3))
+    path = Path((rng.uniform(-0.4, 0.4) * across, feet, depth), x, y, z)
+    return mover(rng, layout, path, layout.height * depth * log_uniform(rng, 0.5, 1.1), label)

@@ -1,3 +1,5 @@
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
@@ -114,3 +116,42 @@ def test_stride_only_changes_which_frames_are_seen():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         render_clip(0, **arguments)
+
+
+# SHA-256 of masks (3 frames, 64 x 96, stride 4) as they were before objects had labels of their own
+MASKS = {
+    0: "32be3cca317276ef", 3: "21e187368dd58936", 7: "97b7d6a81a3399bf", 12: "f7b586904e367814",
+    19: "40ebdb35d9a708df", 33: "2fc350eb9466541e",
+}  # fmt: skip
+
+
+def test_labels_merge_to_the_masks_of_the_seed():
+    groups = set()
+    for seed, digest in MASKS.items():
+        for objects in (0, 1):
+            clip = render_clip(seed, 3, (64, 96), stride=4, objects=objects)
+            assert hashlib.sha256((clip.labels > 0).astype(np.uint8).tobytes()).hexdigest()[:16] == digest
+            np.testing.assert_array_equal(clip.masks, clip.labels > 0)
+        groups.add(int(clip.labels.max()))
+    assert max(groups) > 1
+
+
+@pytest.mark.parametrize("objects", [2, 4])
+def test_further_objects_join_the_world_of_a_seed(objects):
+    seen, still = [], []
+    for seed in range(12):
+        clip = render_clip(seed, 2, (96, 128), clean=True, objects=objects)
+        base = render_clip(seed, 2, (96, 128), clean=True)
+        ids = [label for label in np.unique(clip.labels[0]) if label and (clip.labels[0] == label).sum() > 20]
+        assert len(ids) <= max(objects, 3)
+        seen.append(len(ids))
+        untouched = (clip.labels == base.labels).all(axis=0)
+        still.append(np.abs(clip.images[0].astype(int) - base.images[0])[untouched].mean())
+        for label in ids:  # each label moves with its own flow
+            carried = warp_back((clip.labels[1] == label).astype(np.float32), clip.flows[0])
+            inside = (carried >= 0) & (clip.labels[0] == label)
+            assert inside.sum() < 30 or (carried[inside] > 0.5).mean() > 0.6
+    assert np.mean(seen) > objects - 1
+    assert np.median(still) < 2  # beside shadows, nothing else changes
+    with pytest.raises(ValueError, match="need 0 to 4 objects, got 5"):
+        render_clip(0, 1, (64, 64), objects=5)
