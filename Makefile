@@ -5,7 +5,7 @@ help:        ## list the targets
 
 install:     ## install what users and developers need into the active environment
 	python -m pip install -r requirements-dev.txt
-	python -m pip install --no-deps -r requirements-oracle.txt
+	python -m pip install --no-deps -r requirements-oracle.txt -r requirements-gmflow.txt
 
 lint:        ## style, types, shell scripts
 	python -m ruff check .

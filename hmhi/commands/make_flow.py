@@ -1,7 +1,7 @@
 """Compute the optical flow of frame folders: one map a frame, named like it.
 
 python tools/make_flow.py --input data/DAVIS-16/Images/val --output data/DAVIS-16/Flows/val
-torchrun --nproc-per-node 4 tools/make_flow.py --input FRAMES --output FLOWS --method raft --weights raft.pth
+torchrun --nproc-per-node 4 tools/make_flow.py --input FRAMES --output FLOWS --method gmflow
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
 from hmhi.flow.compensate import COMPENSATIONS
-from hmhi.flow.estimate import METHODS, build_estimator
+from hmhi.flow.estimate import METHODS, build_estimator, find_weights
 from hmhi.flow.make import FlowSettings, make_flow, plan, shard, write_manifest
 from hmhi.media.atomic import file_sha256
 from hmhi.media.packs import find_frames
@@ -40,10 +40,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         "--compensation", choices=COMPENSATIONS, default="none", help="camera motion taken out"
     )
     parser.add_argument("--format", choices=("png", "jpg", "flo"), default="png")
-    parser.add_argument("--weights", type=Path, help="RAFT weights; default: torchvision's cache")
-    parser.add_argument("--device", help="of RAFT; default: the GPU when there is one")
     parser.add_argument(
-        "--batch-size", type=int, help="maps that RAFT makes at a time; default: 8 on a GPU, else 1"
+        "--weights", type=Path, help="default: GMFlow's package, RAFT's file in torchvision's cache"
+    )
+    parser.add_argument("--device", help="of GMFlow and RAFT; default: the GPU when there is one")
+    parser.add_argument(
+        "--batch-size", type=int, help="maps that GMFlow and RAFT make at a time; default: 8 on a GPU, else 1"
     )
     args = parser.parse_args(arguments)
     run(args)
@@ -56,12 +58,9 @@ def run(args: argparse.Namespace) -> None:
     device = "cpu"
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if args.method != "dis":
-        from hmhi.flow.raft import default_device, find_weights
-
-        args.weights = find_weights(args.method, args.weights)
-        weights_name, weights_hash = args.weights.name, file_sha256(args.weights)
-        device = args.device or default_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if (found := find_weights(args.method, args.weights)) is not None:
+        weights_name, weights_hash = found.name, file_sha256(found)
+        device = args.device or _default_device(int(os.environ.get("LOCAL_RANK", 0)))
     settings = FlowSettings(
         args.method, weights_name, weights_hash, args.direction,
         "backward" if args.direction == "both" else args.last, args.compensation, args.format,
@@ -74,3 +73,10 @@ def run(args: argparse.Namespace) -> None:
     with tqdm(total=len(tasks), unit="map", disable=None if rank == 0 else True) as bar:
         made = make_flow(tasks, settings, estimator, read_rgb, bar.update, batch_size)
     print(f"{len(tasks)} maps in {args.output}, {len(tasks) - made} of them from an earlier run")
+
+
+def _default_device(local_rank: int) -> str:
+    """The GPU of a process on this machine, or the CPU where there is none."""
+    import torch  # DIS need not wait for it to load
+
+    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"

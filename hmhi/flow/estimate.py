@@ -1,4 +1,4 @@
-"""Optical flow between two frames: OpenCV DIS (needs nothing) or RAFT (needs a weights file).
+"""Optical flow between two frames: OpenCV DIS (needs nothing), GMFlow (a package), RAFT (a weights file).
 
 Example:
     >>> estimator = build_estimator("dis")
@@ -18,7 +18,7 @@ import numpy as np
 from hmhi.config import Precision
 from hmhi.errors import UserError
 
-METHODS = ("dis", "raft", "raft-small")
+METHODS = ("dis", "gmflow", "raft", "raft-small")
 _DIS_SMALLEST = 32  # pixels; its coarsest patches do not fit into less
 _DIS_PIXELS = 576 * 320
 
@@ -74,24 +74,44 @@ def build_estimator(
     """An estimator by name.
 
     Args:
-        method: ``dis``, ``raft`` or ``raft-small``.
-        device: Torch device of RAFT; DIS always runs on the CPU.
-        weights: RAFT weights file; None looks into torchvision's cache. Never downloads.
-        precision: Autocast type of RAFT.
+        method: One of `METHODS`.
+        device: Torch device of the networks; DIS always runs on the CPU.
+        weights: Weights file; None takes GMFlow's from its package and RAFT's from torchvision's cache. Never
+            downloads.
+        precision: Autocast type of RAFT. GMFlow runs in bf16 wherever the device is fast in it.
 
     Raises:
-        UserError: Unknown method, or weights given for DIS.
+        UserError: Unknown method, weights given for DIS, weights that are damaged or another network's, or GMFlow's
+            are not there; the message says what to type.
         FileNotFoundError: RAFT's weights are not there; the message says where to get them.
     """
+    if method not in METHODS:
+        raise UserError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
     if method == "dis":
         if weights is not None:
-            raise UserError(f"DIS has no weights, but {weights} was given; drop it or choose raft")
+            raise UserError(f"DIS has no weights, but {weights} was given; drop it, or choose gmflow or raft")
         return DISEstimator()
-    if method in METHODS:
-        from hmhi.flow.raft import RAFTEstimator  # DIS users need not wait for torch to load
+    # DIS users need not wait for torch to load.
+    if method == "gmflow":
+        from hmhi.flow.gmflow import GMFlowEstimator, load_gmflow
 
-        return RAFTEstimator(method, device, weights, precision=precision)
-    raise UserError(f"unknown flow method {method!r}; choose one of {', '.join(METHODS)}")
+        return GMFlowEstimator(load_gmflow(weights), device)
+    from hmhi.flow.raft import RAFTEstimator
+
+    return RAFTEstimator(method, device, weights, precision=precision)
+
+
+def find_weights(method: str, weights: Path | None = None) -> Path | None:
+    """The weights file that `build_estimator` reads, or the error that it raises without one; None for DIS."""
+    if method == "dis":
+        return None
+    if method == "gmflow":
+        from hmhi.flow import gmflow
+
+        return gmflow.find_weights(weights)
+    from hmhi.flow import raft
+
+    return raft.find_weights(method, weights)
 
 
 class DISEstimator:

@@ -29,7 +29,7 @@ class FlowSettings:
     """What decides the pixels of a flow map; the manifest holds it."""
 
     method: str
-    """``dis``, ``raft`` or ``raft-small``."""
+    """One of `hmhi.flow.estimate.METHODS`."""
     weights: str | None
     """Name of the weights file."""
     weights_sha256: str | None

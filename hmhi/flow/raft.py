@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from torchvision.models.optical_flow import (
 from hmhi.config import Precision
 from hmhi.errors import UserError
 from hmhi.flow.estimate import check_frames
+from hmhi.flow.weights import load_weights
 
 _MODELS = {
     "raft": (raft_large, Raft_Large_Weights.C_T_SKHT_V2),
@@ -58,21 +57,7 @@ class RAFTEstimator:
         self._autocast = _AUTOCAST.get(precision)
         build, _ = _MODELS[method]
         self._network = build(weights=None)
-        try:
-            state = torch.load(self.weights, map_location="cpu", weights_only=True)
-            self._network.load_state_dict(state)
-        except (
-            RuntimeError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self.weights}: not weights of torchvision's {method} network ({first_line})"
-            ) from None
+        load_weights(self._network, self.weights, f"torchvision's {method} network")
         self._network.to(self._device).eval()
 
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
@@ -122,8 +107,3 @@ def find_weights(method: str, weights: Path | None) -> Path:
         f"{method} weights not found at {path}; download {url} (SHA-256 begins with {prefix}) to that place, "
         "or give the file's path, or use the method dis, which needs no weights"
     )
-
-
-def default_device(local_rank: int) -> str:
-    """The GPU of a process on this machine, or the CPU where there is none."""
-    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"

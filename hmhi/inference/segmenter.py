@@ -85,20 +85,21 @@ class VideoSegmenter:
     Args:
         checkpoint: A file that `hmhi.load_model` reads; None takes the small network in the box.
         device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
-        flow: ``dis``, ``raft``, ``raft-small``, or any `hmhi.flow.estimate.FlowEstimator`.
+        flow: ``dis``, ``gmflow``, ``raft``, ``raft-small``, or any `hmhi.flow.estimate.FlowEstimator`.
         image_size: Size of the network's input, (height, width) or one number for a square; the aspect of the
             source is not kept, as in training.
         short_side: Instead of `image_size`: keep the aspect of each source, with a short side of so many pixels,
             both rounded to multiples of 32.
         memory_frames: T, frames that the memory holds.
-        look_ahead: Frames that `stream` encodes, and gives RAFT, in one batch; the results are the same. 1 has the
-            least delay; more is faster on a GPU.
+        look_ahead: Frames that `stream` encodes, and gives GMFlow or RAFT, in one batch; the results are the same.
+            1 has the least delay; more is faster on a GPU.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
         compile: Compile encoder and decoder, which takes minutes at the first frame and pays on long input.
         overrides: Further config changes, for example ``infer.threshold=0.6``.
 
     Raises:
         FileNotFoundError: The checkpoint, or the weights of RAFT, do not exist.
+        UserError: GMFlow's weights are not installed.
         CheckpointError: The checkpoint is damaged or does not fit.
         ConfigError: A setting is not valid.
         ValueError: Both `image_size` and `short_side`, or no such device.

@@ -175,6 +175,10 @@ def test_a_data_set_by_name(infer, tmp_path):
         (["--input", "in", "--output", "out", "--checkpoint", "in/a/00000.jpg"], "00000.jpg"),
         (["--input", "in", "--output", "out", "infer.flow=raft"], "raft_large"),
         (["--input", "in", "--output", "out", "--flow", "raft"], "raft_large"),
+        (
+            ["--input", "in", "--output", "out", "--flow", "gmflow", "infer.flow_weights=nowhere.pkl"],
+            "no GMFlow weights at nowhere.pkl",
+        ),
         (["--input", "in", "--output", "in/out"], "inside the input"),
         (["--input", "in", "--output", "out", "--every", "0"], "every must be 1 or more"),
         (["--input", "in", "--output", "out", "--start", "1", "--end", "x"], "end must be a frame number"),

@@ -90,19 +90,24 @@ def test_errors_are_one_line(run, frames, tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_raft_from_a_weights_file(run, frames, tmp_path):
+@pytest.mark.parametrize("method", ["raft-small", "gmflow"])
+def test_networks_from_a_weights_file(run, frames, tmp_path, method):
     import torch
     from torchvision.models.optical_flow import raft_small
 
+    from hmhi.flow.gmflow_network import GMFlow
+
     torch.manual_seed(0)
-    torch.save(raft_small(weights=None).state_dict(), tmp_path / "random.pth")
+    network = GMFlow() if method == "gmflow" else raft_small(weights=None)
+    torch.save(network.state_dict(), tmp_path / "random.pth")
     output = tmp_path / "flow"
-    arguments = ("--method", "raft-small", "--weights", tmp_path / "random.pth", "--last", "none")
+    arguments = ("--method", method, "--weights", tmp_path / "random.pth", "--last", "none")
     done = run(
         "--input", frames / "first", "--output", output, *arguments, "--format", "jpg", "--batch-size", "2"
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in output.iterdir()) == ["00000.jpg", "00001.jpg", "manifest.json"]
     manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["method"] == method
     assert manifest["weights"] == "random.pth"
     assert len(manifest["weights_sha256"]) == 64

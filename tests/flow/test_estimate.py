@@ -65,7 +65,7 @@ def test_dis_on_a_real_pair_follows_the_stored_flow(shared_data):
 
 def test_bad_requests_are_named():
     frame = np.zeros((40, 40, 3), np.uint8)
-    with pytest.raises(ValueError, match="'flownet'; choose one of dis, raft, raft-small"):
+    with pytest.raises(ValueError, match="'flownet'; choose one of dis, gmflow, raft, raft-small"):
         build_estimator("flownet")
     with pytest.raises(ValueError, match="one size"):
         build_estimator("dis")(frame, frame[:-1])

@@ -1,0 +1,37 @@
+"""Weights of flow networks, from local files only."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hmhi.errors import BadFileError
+
+
+def load_weights(network: nn.Module, path: Path, name: str) -> None:
+    """Read a state dict into a network, completely.
+
+    Args:
+        network: Receives the weights.
+        path: State-dict file.
+        name: Of the network, for the message.
+
+    Raises:
+        BadFileError: The file does not hold weights of this network.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadFileError(f"{path}: not weights of {name} ({first_line})") from None
