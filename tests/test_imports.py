@@ -34,9 +34,10 @@ DOORS: dict[str, set[str]] = {
         "errors", "version",
     },
     "serve": {"runtime", "inference", "synthetic", "media", "errors", "version"},
+    "reproduction": {"models", "media", "config", "errors"},
     "commands": {
-        "__init__", "training", "inference", "serve", "exports", "runtime", "viz", "data", "models", "synthetic",
-        "evaluation", "flow", "media", "config", "errors", "version",
+        "__init__", "reproduction", "training", "inference", "serve", "exports", "runtime", "viz", "data", "models",
+        "synthetic", "evaluation", "flow", "media", "config", "errors", "version",
     },
     "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Table of the last validation of training runs; runs of one parent folder are seeds of one experiment.
 
-python tools/compare_runs.py runs/ablation_embedded/*/seed*
+python tools/compare_runs.py runs/mine/*/seed*
 """
 
 from __future__ import annotations

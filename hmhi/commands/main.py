@@ -35,6 +35,7 @@ COMMANDS = {
         "export", "write masks for annotation tools, or weights for release", "export_masks.py, export_weights.py"
     ),
     "serve": Command("serve", "serve a web page, and its HTTP door for programs", "serve.py"),
+    "reproduce": Command("reproduce", "fill a table of a paper (needs the repository)", "reproduce.py"),
     "benchmark": Command("benchmark", "measure speed (needs the repository)", "benchmark.py"),
 }  # fmt: skip
 

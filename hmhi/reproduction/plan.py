@@ -1,0 +1,181 @@
+"""From the rows of a table to the commands that fill them, and running those that are not done yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmhi.errors import UserError
+from hmhi.media.atomic import write_json
+from hmhi.reproduction.tables import Benchmark, Recipe, Stage
+
+log = logging.getLogger(__name__)
+
+FIRST_SEED = 42
+TRUTH = "{annotations}"
+"""In the place of the folder of annotations, which inference finds."""
+SCORERS = {"masks": "val_zvos.py", "maps": "val_vsod.py"}
+
+
+class StepError(UserError):
+    """A command of the plan failed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the plan."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    """Where its results go."""
+    after: tuple[Step, ...] = ()
+    """Steps whose results it reads."""
+
+    @property
+    def record(self) -> Path:
+        """File that says that the step is done, and how."""
+        return self.folder / f"{self.name.split('/')[-1]}.done.json"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the command and of those whose results it reads."""
+        words = [*self.command, *(step.digest for step in self.after)]
+        return hashlib.sha256("\0".join(words).encode()).hexdigest()
+
+    @property
+    def done(self) -> bool:
+        """Whether exactly this has been run to its end."""
+        if not self.record.is_file():
+            return False
+        return json.loads(self.record.read_text(encoding="utf-8")).get("digest") == self.digest
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the steps of networks; their commands run in the repository.
+
+    Args:
+        output: Folder of everything that is made.
+        recipe: How networks are trained and tested.
+        overrides: The user's, for each training run; ``data.root`` for inference too.
+    """
+
+    output: Path
+    recipe: Recipe
+    overrides: tuple[str, ...] = ()
+
+    def folder(self, network: str, seed: int) -> Path:
+        """Where the results of a network go."""
+        return self.output / network / f"seed{seed}"
+
+    def steps(self, network: str, overrides: Sequence[str], seed: int) -> list[Step]:
+        """Prepare data, train the stages, segment and score each data set."""
+        prepared = self._prepare()
+        trained: dict[str, Step] = {}
+        for name, stage in self.recipe.train.items():
+            before = (trained[stage.start],) if stage.start else tuple(prepared)
+            words = self._train(name, stage, network, overrides, seed)
+            folder = self.folder(network, seed) / name
+            trained[name] = Step(f"{network}/seed{seed}/{name}", words, folder, before)
+        steps = [*prepared, *trained.values()]
+        for data, benchmark in self.recipe.test.items():
+            folder = self.test_folder(network, seed, data)
+            words = self._segment(data, benchmark, trained[benchmark.weights].folder, folder)
+            inferred = Step(
+                f"{network}/seed{seed}/segment {data}", words, folder, (trained[benchmark.weights],)
+            )
+            words = self._score(benchmark, folder)
+            steps += [inferred, Step(f"{network}/seed{seed}/score {data}", words, folder, (inferred,))]
+        return steps
+
+    def test_folder(self, network: str, seed: int, data: str) -> Path:
+        """Where a network's predictions and ``scores.json`` go; scores of both kinds have a folder each."""
+        benchmark = self.recipe.test[data]
+        return self.folder(network, seed) / f"{data}_{benchmark.kind}_{benchmark.weights}"
+
+    def _prepare(self) -> list[Step]:
+        steps: list[Step] = []
+        for number, line in enumerate(self.recipe.prepare, start=1):
+            tool, *words = [self._fill(word) for word in shlex.split(line)]
+            command = (sys.executable, f"tools/{tool}", *words)
+            steps.append(Step(f"prepare {number}", command, self.output / "prepare", tuple(steps[-1:])))
+        return steps
+
+    def _train(
+        self, name: str, stage: Stage, network: str, overrides: Sequence[str], seed: int
+    ) -> tuple[str, ...]:
+        folder = self.folder(network, seed)
+        start = f"train.load_from={folder / stage.start / 'ckpt' / 'best.pt'}" if stage.start else None
+        random = "train.pretrained=null" if stage.scratch or stage.start else None
+        return (
+            "bash", "scripts/train.sh", stage.config, *overrides, *self.overrides, *map(self._fill, stage.set),
+            *filter(None, (random, start)), f"train.seed={seed}", f"train.output={folder / name}", "--resume", "auto",
+        )  # fmt: skip
+
+    def _segment(self, data: str, benchmark: Benchmark, run: Path, folder: Path) -> tuple[str, ...]:
+        root = [item for item in self.overrides if item.startswith("data.root=")]
+        if benchmark.root is not None:
+            root = [f"data.root={self._fill(benchmark.root)}"]
+        return (
+            "bash", "scripts/infer.sh", data, str(folder), "--checkpoint", str(run / "ckpt" / "best.pt"),
+            "--save-prob", *root,
+        )  # fmt: skip
+
+    def _score(self, benchmark: Benchmark, folder: Path) -> tuple[str, ...]:
+        return (
+            sys.executable, f"tools/{SCORERS[benchmark.kind]}", "--pred", str(folder / "prob"), "--gt", TRUTH,
+            "--protocol", benchmark.protocol, "--sequences", str(folder / "sequences.txt"), "--json",
+            str(folder / "scores.json"),
+        )  # fmt: skip
+
+    def _fill(self, text: str) -> str:
+        return text.replace("{output}", str(self.output))
+
+
+def unique(steps: Iterable[Step]) -> list[Step]:
+    """Without repetitions: rows and tables share networks, networks share data."""
+    return list({(step.name, step.digest): step for step in steps}.values())
+
+
+def run_step(step: Step, repository: Path) -> None:
+    """Run a step's command and record that it is done.
+
+    Raises:
+        StepError: It failed; what it printed says why.
+    """
+    environment = {**os.environ, "PYTHON": sys.executable}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    command = step.command
+    if TRUTH in command:
+        command = _with_truth(step)
+    step.folder.mkdir(parents=True, exist_ok=True)
+    log.info("%s: %s", step.name, shlex.join(command))
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=repository, env=environment)
+    if done.returncode:
+        raise StepError(
+            f"{step.name} ended with exit code {done.returncode}, see above; the same command continues there"
+        )
+    write_json(step.record, {"digest": step.digest, "seconds": round(time.monotonic() - began, 1)})
+
+
+def _with_truth(step: Step) -> tuple[str, ...]:
+    """The command with the annotations that inference found; what was segmented is what is scored."""
+    record = json.loads((step.folder / "infer.json").read_text(encoding="utf-8"))
+    if record["gt"] is None:
+        raise StepError(f"{step.name}: the data set has no annotations")
+    names = sorted(video["name"] for video in record["sequences"])
+    (step.folder / "sequences.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return tuple(record["gt"] if word == TRUTH else word for word in step.command)

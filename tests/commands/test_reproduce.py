@@ -1,0 +1,128 @@
+"""tools/reproduce.py as users type it, on a table in miniature."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hmhi.commands.reproduce import main
+
+CONFIG = """
+model: {backbone: mit_b0, flow_adapters: false, memory_frames: 2, ffn_channels: 16, decoder_channels: 8}
+data: {train: [sample], val: [sample], image_size: [64, 64], clip_frames: 2, workers: 0}
+train: {epochs: 1, batch_size: 2, log_every: 1}
+"""
+TABLE = """
+paper: A paper
+recipes:
+  small:
+    prepare:
+      - make_synthetic.py --output {output}/data/Sample --split train --videos 2 --frames 2 --size 64 64
+      - make_synthetic.py --output {output}/data/Sample --split val --videos 2 --frames 3 --size 64 64 --seed 9
+    train:
+      first: {config: CONFIG, set: ["data.root={output}/data"]}
+      second: {config: CONFIG, start: first, set: ["data.root={output}/data"]}
+    test:
+      sample: {weights: second, kind: masks, protocol: all-frames, root: "{output}/data"}
+networks:
+  none: ["model.memory_stages=[]", model.high_to_shallow=none, model.shallow_to_high=none]
+  one: ["model.memory_stages=[2]", model.high_to_shallow=none, model.shallow_to_high=none]
+tables:
+  3:
+    caption: memory
+    recipe: small
+    rows:
+      baseline: {network: none, published: {sample/JF: 50.0, parameters: 36.7}, note: as it is}
+      layer = 2: {network: one, published: {sample/JF: 60.0}}
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG)
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(TABLE.replace("CONFIG", str(config)))
+    return folder
+
+
+def arguments(tables: Path, *more: str) -> list[str]:
+    output = str(tables.parent / "out")
+    return ["--tables", str(tables), "--paper", "tiny", "--table", "3", "--output", output, *more]
+
+
+def test_list_and_dry_run(tables: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--list", "--tables", str(tables)]) == 0
+    assert "  table 3: memory\n    baseline (as it is)\n    layer = 2\n" in capsys.readouterr().out
+    assert main(arguments(tables, "--row", "layer = 2", "--seeds", "2", "--dry-run", "train.lr=1")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("[to do]")] == [
+        "[to do] prepare 1", "[to do] prepare 2",
+        *(f"[to do] one/seed{seed}/{step}" for seed in (42, 43)
+          for step in ("first", "second", "segment sample", "score sample")),
+    ]  # fmt: skip
+    second = lines[lines.index("[to do] one/seed43/second") + 1]
+    assert "train.lr=1" in second and "train.seed=43" in second
+    assert "one/seed43/first/ckpt/best.pt" in second and "train.pretrained=null" in second
+    assert not (tables.parent / "out").exists()
+
+
+def test_costs(tables: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments(tables, "--row", "baseline", "--costs")) == 0
+    out = capsys.readouterr().out
+    assert "| baseline | parameters as published, M | 36.7 |" in out
+    assert "| baseline | GFLOP, 64 x 64 | - |" in out
+
+
+def test_what_is_missing_is_said(tables: Path, capsys: pytest.CaptureFixture[str]):
+    for wrong, message in (
+        (["--tables", str(tables)], "--list shows them all"),
+        (arguments(tables, "--row", "layer 2"), "no row 'layer 2'; there are 'baseline', 'layer = 2'"),
+        (arguments(tables, "--budget", "small"), "no recipe small-small"),
+        (arguments(tables, "train.lr"), "train.lr"),
+    ):
+        assert main(wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_table_is_filled_and_continued(repository: Path, tables: Path):
+    command = [sys.executable, repository / "tools" / "reproduce.py"]
+    command += arguments(tables, "--row", "layer = 2", "--seeds", "2")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    def run(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([*command, *more], env=environment, capture_output=True, text=True)
+
+    out = tables.parent / "out" / "tiny"
+    blocked = out / "one" / "seed43" / "second" / "ckpt"  # a file in the place of a folder
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    failed = run()
+    assert failed.returncode == 2
+    assert "one/seed43/second ended with exit code" in failed.stderr
+    done = out / "one" / "seed42" / "first" / "ckpt" / "best.pt"
+    before = done.stat().st_mtime_ns
+
+    blocked.unlink()
+    finished = run()
+    assert finished.returncode == 0, finished.stderr
+    assert done.stat().st_mtime_ns == before
+    scores = [
+        100 * json.loads(path.read_text())["metrics"]["JF_mean"]
+        for path in sorted(out.glob("one/seed*/sample_masks_second/scores.json"))
+    ]
+    cell = json.loads((out / "table3.json").read_text())["rows"]["layer = 2"]["sample/JF"]
+    assert cell["seeds"] == pytest.approx(scores) and len(scores) == 2
+    assert cell["difference"] == pytest.approx(statistics.mean(scores) - 60.0)
+    assert cell["deviation"] == pytest.approx(statistics.stdev(scores))
+    assert "| layer = 2 | sample/JF | 60.0 | " in finished.stdout
+    assert "| layer = 2 | fps | - | " in finished.stdout
+    assert "[to do]" not in run("--dry-run").stdout
+    assert "[to do] one/seed42/score sample" in run("--dry-run", "train.lr=1e-3").stdout
