@@ -128,6 +128,28 @@ class AugmentConfig(Section):
     """Brightness, contrast, saturation and hue changes of the image."""
     per: Literal["clip", "frame"] = "clip"
     """Draw once for a clip, or anew for each frame (the release)."""
+    crop: Literal["none", "short_side", "area"] = "none"
+    """What of a frame with several objects is resized to `data.image_size`, the same for a clip: all of it, a window
+    of a frame whose short side was drawn between that of the input and its own, or a share of its area."""
+    rotation: float = field(default=0.0, metadata={"at_least": 0, "at_most": 180})
+    """Largest angle in degrees, drawn for each frame with objects, as are the next three."""
+    shear: float = field(default=0.0, metadata={"at_least": 0, "below": 90})
+    """Largest shear in degrees."""
+    zoom: float = field(default=0.0, metadata={"at_least": 0, "below": 1})
+    """Largest change of scale; 0.1 draws 0.9 to 1.1."""
+    shift: float = 0.0
+    """Largest shift in pixels of the source."""
+    grey: float = field(default=0.0, metadata={"at_least": 0, "at_most": 1})
+    """Chance that a clip with objects loses its colours."""
+    jitter: list[float] = field(default_factory=list, metadata={"at_least": 0, "at_most": 1})
+    """Largest change of brightness, contrast and saturation of a clip with objects, as factors around 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.jitter) not in (0, 3):
+            raise ConfigError(
+                f"data.augment.jitter is brightness, contrast and saturation, or empty; got {self.jitter}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +194,17 @@ class DataConfig(Section):
     """Largest distance in frames between one pick of a clip and the next."""
     repeats: int = field(default=1, metadata={"at_least": 1})
     """Clips drawn from each video in an epoch."""
+    set_repeats: dict[str, int] = field(default_factory=dict)
+    """Data set -> how much more often its videos are drawn than those of others."""
+    objects: int = field(default=0, metadata={"at_least": 0, "at_most": 32})
+    """Most objects of a clip, each with a label of its own and without flow; 0 merges them to one foreground."""
+    sampler: Literal["window", "gaps", "reach"] = "window"
+    """How the frames of a clip are chosen, see `hmhi.data.sampling`; ``gaps`` and ``reach`` are for objects."""
+    curriculum: list[list[float]] = field(default_factory=list)
+    """[progress of the run, largest skip of ``gaps`` or ``reach`` from there on], increasing; empty takes
+    `max_gap`."""
+    reverse: float = field(default=0.0, metadata={"at_least": 0, "at_most": 1})
+    """Chance that a clip with objects runs backward."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
     flow_direction: Literal["forward", "both"] = "forward"
@@ -196,8 +229,32 @@ class DataConfig(Section):
                 "data.flow_direction=both compares motion relative to the camera; add "
                 "data.compensation=homography, or set data.flow_direction=forward"
             )
+        self._check_objects()
         if not self.train:
             raise ConfigError("data.train must name at least one data set")
+
+    def _check_objects(self) -> None:
+        """Settings of clips with objects, and of the one foreground, keep apart."""
+        starts = [stage[0] for stage in self.curriculum if len(stage) == 2]
+        if starts != sorted(set(starts)) or len(starts) < len(self.curriculum) or starts[:1] not in ([], [0]):
+            raise ConfigError(
+                f"data.curriculum must be pairs of progress, increasing from 0, and skip; got {self.curriculum}"
+            )
+        if any(count < 1 for count in self.set_repeats.values()):
+            raise ConfigError(f"data.set_repeats must be at least 1, got {self.set_repeats}")
+        if unknown := [name for name in self.set_repeats if name not in self.train]:
+            raise ConfigError(f"data.set_repeats names {unknown[0]!r}, which is not in data.train")
+        if (self.sampler == "window") != (self.objects == 0):
+            raise ConfigError(
+                f"data.sampler=window is for data.objects=0, gaps and reach for more; got {self.sampler} and "
+                f"{self.objects}"
+            )
+        changed, plain = self.augment, AugmentConfig()
+        for name in ("crop", "rotation", "shear", "zoom", "shift", "grey", "jitter"):
+            if self.objects == 0 and getattr(changed, name) != getattr(plain, name):
+                raise ConfigError(
+                    f"data.augment.{name} is for clips with objects; set data.objects, or leave it out"
+                )
 
     @property
     def join(self) -> str | None:

@@ -30,6 +30,9 @@ class DatasetSpec:
     """Single images, ``Images/train/<stem>.*`` and ``Annotations/train/<stem>.png``, instead of videos; each
     one is a video of one frame without motion."""
 
+    step: int = 1
+    """Frames of the source video from one annotated frame to the next; 5 in YouTube-VOS."""
+
     @property
     def folders(self) -> tuple[str, ...]:
         """Every folder name that is understood, the usual one first."""
@@ -49,6 +52,7 @@ _SPECS = (
         folder="Youtube-VOS",
         aliases=("ytvos", "YouTubeVOS", "YTBVOS2SEG_byvideo"),
         splits={"train": "train"},
+        step=5,
     ),
     DatasetSpec(name="fbms", folder="FBMS", aliases=("FBMS-59", "FBMS59", "FBMS2SEG_byvideo")),
     DatasetSpec(

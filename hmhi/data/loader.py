@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, ValVideo, VideoDataset
 from hmhi.data.index import scan
+from hmhi.data.objects import ObjectClipDataset, SyntheticObjectClips
 from hmhi.errors import BadFileError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ WORKER_TIMEOUT = 300.0
 MAX_SUBSTITUTES = 20
 """Unreadable samples in a row after which ``on_bad_sample: skip`` gives up."""
 
-ClipSource = ClipDataset | SyntheticClips
+ClipSource = ClipDataset | SyntheticClips | ObjectClipDataset | SyntheticObjectClips
 
 
 class JoinedClips(Dataset[dict[str, Any]]):
@@ -102,7 +104,9 @@ class TrainLoader:
     """Iterates over one epoch's batches of this rank.
 
     A batch is a dict of ``image`` and ``flow`` uint8 (B, T, 3, h, w), ``mask`` uint8 (B, T, 1, h, w),
-    ``name`` (B strings) and ``frames`` (B lists of stems).
+    ``name`` (B strings) and ``frames`` (B lists of stems). With ``data.objects`` it has, in the place of ``flow`` and
+    ``mask``, ``labels`` uint8 (B, T, h, w), ``valid`` bool (B, objects), ``objects`` (B numbers) and ``ids`` (B
+    lists); see `hmhi.data.objects`.
     """
 
     def __init__(
@@ -174,7 +178,7 @@ class TrainLoader:
 
 
 def build_train_loader(
-    cfg: DataConfig, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    cfg: DataConfig, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, epochs: int = 1
 ) -> TrainLoader:
     """The training loader of a config.
 
@@ -184,6 +188,7 @@ def build_train_loader(
         seed: Source of the order and of every draw; the same on all ranks.
         rank: This process.
         world_size: All processes.
+        epochs: Of the run; a curriculum divides them.
 
     Raises:
         ConfigError: A data set's name is unknown.
@@ -192,11 +197,21 @@ def build_train_loader(
     """
     parts: list[ClipSource] = []
     for number, name in enumerate(cfg.train):
+        more = replace(cfg, repeats=cfg.repeats * cfg.set_repeats.get(name, 1))
         if name == SYNTHETIC:
-            parts.append(SyntheticClips(cfg, seed + number))
-        else:
-            videos = scan(Path(cfg.root), name, "train", need_flow=cfg.flow == "stored", need_mask=True)
-            parts.append(ClipDataset(videos, cfg, seed + number))
+            parts.append(
+                SyntheticObjectClips(more, seed + number, epochs)
+                if cfg.objects
+                else SyntheticClips(more, seed + number)
+            )
+            continue
+        need_flow = cfg.flow == "stored" and cfg.objects == 0
+        videos = scan(Path(cfg.root), name, "train", need_flow=need_flow, need_mask=True)
+        parts.append(
+            ObjectClipDataset(videos, more, seed + number, epochs)
+            if cfg.objects
+            else ClipDataset(videos, more, seed + number)
+        )
     clips = JoinedClips(parts, seed, skip_bad=cfg.on_bad_sample == "skip")
     return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers)
 
@@ -220,8 +235,13 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     if any("image" not in item for item in items):
         failed = next(item for item in items if "image" not in item)
         return {"bad": failed["bad"]}
-    batch = {key: default_collate([item[key] for item in items]) for key in ("image", "flow", "mask")}
-    return {**batch, "name": [i["name"] for i in items], "frames": [i["frames"] for i in items], "bad": bad}
+    tensors = [key for key, value in items[0].items() if isinstance(value, torch.Tensor)]
+    others = [key for key in items[0] if key not in (*tensors, "bad")]
+    return {
+        **{key: default_collate([item[key] for item in items]) for key in tensors},
+        **{key: [item[key] for item in items] for key in others},
+        "bad": bad,
+    }
 
 
 def _start_worker(worker: int) -> None:

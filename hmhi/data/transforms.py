@@ -1,7 +1,8 @@
 """From decoded frames to network inputs, and the random changes of training clips.
 
 Images and flow pictures pass through `resize_rgb`, masks through `resize_mask`; only the first one
-interpolates, and neither accepts what belongs to the other. Sizes are (height, width).
+interpolates, and neither accepts what belongs to the other. Clips with objects pass through `ObjectAugmentation`,
+with one function for images and one for labels. Sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from hmhi.config import AugmentConfig
 from hmhi.flow.codec import mirror_rgb
 from hmhi.flow.compensate import compensate_picture
 from hmhi.layers.normalize import Normalize
+
+_MEAN_COLOUR = (124, 116, 104)
+"""ImageNet's, which is 0 after normalisation."""
 
 
 def to_input(rgb: np.ndarray, size: Sequence[int]) -> torch.Tensor:
@@ -165,6 +169,132 @@ def _draw(config: AugmentConfig, rng: np.random.Generator) -> Augmentation:
     flip = bool(rng.random() < config.flip)
     photometric = draw_photometric(rng) if config.photometric else Photometric()
     return Augmentation(flip, config.flow_flip == "recolour", photometric)
+
+
+@dataclass(frozen=True)
+class ObjectAugmentation:
+    """One draw of the changes of a frame with objects: the frame is bent, a window of it resized, then mirrored.
+
+    `image` interpolates and fills with ImageNet's mean colour, `labels` takes nearest pixels and fills with 0.
+    """
+
+    window: tuple[float, float, float, float]
+    """Left, top, right and bottom in pixels of the source."""
+    size: tuple[int, int]
+    """Height and width of the result."""
+    affine: tuple[float, ...] | None = None
+    """Six numbers, row by row, that take a pixel of the result to one of the source; None bends nothing."""
+    flip: bool = False
+    photometric: Photometric = Photometric()
+    jitter: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Factors of brightness, contrast and saturation."""
+    grey: bool = False
+
+    def image(self, rgb: np.ndarray) -> np.ndarray:
+        """Change an (H, W, 3) uint8 image to (height, width, 3)."""
+        if self.affine is not None:
+            rgb = _bend(rgb, self.affine, cv2.INTER_LINEAR, _MEAN_COLOUR)
+        height, width = self.size
+        picture = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, box=self.window)
+        rgb = np.array(picture)
+        if self.flip:
+            rgb = rgb[:, ::-1].copy()
+        return _jitter(self.photometric(rgb), self.jitter, self.grey)
+
+    def labels(self, labels: np.ndarray) -> np.ndarray:
+        """Change an (H, W) uint8 label map to (height, width)."""
+        if self.affine is not None:
+            labels = _bend(labels, self.affine, cv2.INTER_NEAREST, (0,))
+        height, width = self.size
+        picture = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST, box=self.window)
+        return np.array(picture)[:, ::-1] if self.flip else np.array(picture)
+
+
+def draw_object_augmentations(
+    config: AugmentConfig,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    frames: int,
+    rng: np.random.Generator,
+) -> list[ObjectAugmentation]:
+    """Draw the changes of a clip: window, mirror and colours once for all frames, bending anew for each.
+
+    Args:
+        config: What is drawn, and how far.
+        source: Height and width of the frames.
+        size: Height and width of the result.
+        frames: Frames of the clip.
+        rng: Source of every draw.
+    """
+    window = _draw_window(config.crop, source, size, rng)
+    flip = bool(rng.random() < config.flip)
+    photometric = draw_photometric(rng) if config.photometric else Photometric()
+    brightness, contrast, saturation = (
+        rng.uniform(1 - most, 1 + most) for most in config.jitter or (0, 0, 0)
+    )
+    grey = bool(rng.random() < config.grey)
+    bends = any((config.rotation, config.shear, config.zoom, config.shift))
+    affines = [_draw_affine(config, source, rng) if bends else None for _ in range(frames)]
+    return [
+        ObjectAugmentation(window, size, affine, flip, photometric, (brightness, contrast, saturation), grey)
+        for affine in affines
+    ]
+
+
+def _draw_window(
+    crop: str, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what is resized."""
+    height, width = source
+    if crop == "none":
+        return 0.0, 0.0, float(width), float(height)
+    if crop == "area":
+        area = rng.uniform(0.36, 1.0) * height * width
+        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        tall, wide = np.sqrt(area / aspect), np.sqrt(area * aspect)
+    else:
+        fit = max(size[0] / height, size[1] / width)  # scale at which the result just fits into the frame
+        scale = fit if fit >= 1 else rng.uniform(fit, 1.0)
+        tall, wide = size[0] / scale, size[1] / scale
+    tall, wide = min(tall, height), min(wide, width)
+    top, left = rng.uniform(0, height - tall), rng.uniform(0, width - wide)
+    return float(left), float(top), float(left + wide), float(top + tall)
+
+
+def _draw_affine(
+    config: AugmentConfig, source: tuple[int, int], rng: np.random.Generator
+) -> tuple[float, ...]:
+    """Rotation, shear, scale and shift about the middle of the frame, from result to source."""
+    angle, shear = np.deg2rad(rng.uniform(-1, 1, 2) * (config.rotation, config.shear))
+    scale = rng.uniform(1 - config.zoom, 1 + config.zoom)
+    shift = rng.uniform(-config.shift, config.shift, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.linalg.inv(turn @ [[1, np.tan(shear)], [0, 1]] * scale)
+    middle = (np.array(source[::-1]) - 1) / 2
+    offset = middle - matrix @ (middle + shift)
+    return tuple(np.column_stack([matrix, offset]).ravel().tolist())
+
+
+def _bend(picture: np.ndarray, affine: tuple[float, ...], flags: int, fill: tuple[int, ...]) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return cv2.warpAffine(
+        picture, np.reshape(affine, (2, 3)), (width, height), flags=flags | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=fill,
+    )  # fmt: skip
+
+
+def _jitter(rgb: np.ndarray, factors: tuple[float, float, float], grey: bool) -> np.ndarray:
+    """Scale brightness, contrast about the mean grey, and saturation about each pixel's grey."""
+    brightness, contrast, saturation = factors
+    if grey:
+        saturation = 0.0
+    if (brightness, contrast, saturation) == (1.0, 1.0, 1.0):
+        return rgb
+    rgb = _linear(rgb, brightness, 0.0)
+    mean = float(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).mean())
+    rgb = _linear(rgb, contrast, (1 - contrast) * mean)
+    alike = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(rgb, saturation, alike, 1 - saturation, 0)
 
 
 def _maybe(rng: np.random.Generator, low: float, high: float) -> float | None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmhi.data.sampling import sample_clip
+from hmhi.data.sampling import sample_clip, sample_gaps, sample_reach, skip_at
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 2**32 - 1), st.integers(1, 9))
@@ -55,3 +55,44 @@ def test_first_pick_is_uniform_and_both_directions_occur():
 def test_nothing_to_draw(numbers):
     with pytest.raises(ValueError, match="cannot draw"):
         sample_clip(*numbers, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("sample", [sample_gaps, sample_reach])
+@given(
+    st.integers(1, 60),
+    st.integers(1, 6),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 25),
+    st.sampled_from([1, 5]),
+)
+def test_object_clips_are_valid(sample, n_frames, clip_frames, seed, max_skip, step):
+    clip = sample(n_frames, clip_frames, np.random.default_rng(seed), max_skip, step)
+    assert len(clip) == clip_frames and clip == sorted(clip) and clip[0] >= 0 and clip[-1] < n_frames
+    assert len(set(clip)) == min(n_frames, clip_frames)
+    if n_frames > clip_frames > 1 and sample is sample_gaps:
+        assert max(np.diff(clip)) <= max(max_skip // step, 0) + 1
+    if n_frames > clip_frames > 1 and sample is sample_reach:
+        assert max(np.diff(clip)) <= max(max_skip // step, 1)
+    assert clip == sample(n_frames, clip_frames, np.random.default_rng(seed), max_skip, step)
+
+
+def test_gaps_by_hand():
+    rng = np.random.default_rng(0)
+    clips = [sample_gaps(40, 3, rng, 2) for _ in range(4000)]
+    gaps = np.diff(clips, axis=1)
+    assert set(map(tuple, gaps.tolist())) == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3)}
+    assert np.bincount(gaps.ravel())[1:].min() > 2400  # each of the three about equally often
+    assert {tuple(np.diff(sample_gaps(40, 3, rng, 4, step=5))) for _ in range(50)} == {(1, 1)}
+    assert sample_gaps(4, 3, rng, 25) in ([0, 1, 2], [1, 2, 3])
+
+
+def test_reach_goes_both_ways_from_any_pick():
+    rng = np.random.default_rng(0)
+    spans = [np.ptp(sample_reach(100, 3, rng, 5)) for _ in range(500)]
+    assert max(spans) == 10 and min(spans) == 2
+
+
+def test_curriculum():
+    stages = [[0.0, 0], [0.5, 10], [0.75, 25]]
+    assert [skip_at(stages, progress, 7) for progress in (0, 0.49, 0.5, 0.8, 1)] == [0, 0, 10, 25, 25]
+    assert skip_at([], 0.3, 7) == 7
