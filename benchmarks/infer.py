@@ -32,7 +32,7 @@ from hmhi.models.build import build_model
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.weights import load_model
 from hmhi.runtime.allocator import keep_pages
-from hmhi.runtime.precision import autocast, compile_parts, settle
+from hmhi.runtime.precision import autocast, compile_parts, use_channels_last
 
 WARM_UP = 1  # rounds that are not counted
 TURN = 3  # calls of one arm before the next; the first, which finds cold caches, is not counted
@@ -240,7 +240,7 @@ def start_arm(
     """
     model = make_model(options)
     if not arm.dense:
-        settle(model)
+        use_channels_last(model)
     small = torch.zeros(1, 3, 64, 64, device=options.device)
     with torch.inference_mode(), autocast(small.device, arm.precision):
         model.step(small, small)  # libraries load at their first call
@@ -327,7 +327,7 @@ def make_inputs(options: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor
 def time_parts(options: argparse.Namespace, arm: Arm, batch: int) -> dict[str, float]:
     """Median milliseconds of each module for one frame of the batch, with a full memory."""
     model = make_model(options)
-    settle(model)
+    use_channels_last(model)
     image, flow = make_inputs(options, batch)
     parts: dict[str, nn.Module | None] = {"encoder": model.encoder}
     for stage in model.memory_stages:

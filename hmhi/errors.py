@@ -13,3 +13,14 @@ class UserError(ValueError):
 
 class BadFileError(UserError):
     """A file exists but cannot be read as what it should be."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, NumPy's, torch's on any device, or OpenCV's. None of them is imported."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in said  # torch on the CPU
+        or "Insufficient memory" in said  # OpenCV
+    )

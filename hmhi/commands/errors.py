@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
+from hmhi.errors import is_out_of_memory
 from hmhi.media.names import printable
 from hmhi.version import __version__
 
@@ -59,8 +60,3 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
 def _shown(error: Exception) -> str:
     """An error's lines, in which the names of files cannot steer a terminal."""
     return "\n".join(printable(line) for line in str(error).split("\n"))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch ran out of memory; torch need not be installed."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

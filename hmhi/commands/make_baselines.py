@@ -18,7 +18,7 @@ from hmhi.commands.errors import report_errors
 from hmhi.flow.baseline import threshold_flow
 from hmhi.flow.compensate import COMPENSATIONS
 from hmhi.inference.inputs import find_videos
-from hmhi.inference.outputs import write_mask
+from hmhi.media.masks import write_labels
 from hmhi.media.pictures import read_rgb
 
 
@@ -37,5 +37,5 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
                 "flow": threshold_flow(picture, args.compensation) > 0,
             }
             for method, mask in masks.items():
-                write_mask(args.output / method / video.name / f"{path.stem}.png", mask)
+                write_labels(args.output / method / video.name / f"{path.stem}.png", mask)
     return 0

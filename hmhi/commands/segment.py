@@ -20,23 +20,20 @@ from hmhi.commands.errors import report_errors
 from hmhi.config import load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
-from hmhi.inference.inputs import Inputs, find_inputs
-from hmhi.inference.outputs import KINDS, AttentionSettings, OutputSettings
-from hmhi.inference.segment import (
-    Interrupted,
-    Selection,
-    check_output,
-    check_settings,
-    segment_all,
-    write_record,
-)
-from hmhi.inference.segmenter import EMBEDDED, VideoSegmenter
+from hmhi.inference.base import EMBEDDED
+from hmhi.inference.inputs import VideoInputs, find_inputs
+from hmhi.inference.kinds import AttentionSettings
+from hmhi.inference.outputs import KINDS, OutputSettings
+from hmhi.inference.run_record import check_output, check_settings, write_record
+from hmhi.inference.segment import Interrupted, Selection, segment_all
+from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.media.atomic import file_sha256
 from hmhi.media.av_out import has_av, require_av
 from hmhi.media.video_out import ffmpeg
 from hmhi.runtime import distributed
 from hmhi.runtime.allocator import keep_pages
 from hmhi.runtime.distributed import Ranks, process_group
+from hmhi.version import __version__
 from hmhi.viz.composite import Background
 
 LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
@@ -157,7 +154,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
         if ranks.is_main:
             write_record(args.output, header)
     if not ranks.is_main:
-        return 2 if done.failed else 0
+        return 1 if done.bugs else 2 if done.failed else 0
     count = len(done.finished) + len(done.kept)
     print(f"{count} sequences in {args.output / 'masks'}, {len(done.kept)} of them from an earlier run")
     if done.failed:
@@ -165,7 +162,12 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
             f"error: {len(done.failed)} of {len(inputs.videos)} failed: {', '.join(done.failed)}",
             file=sys.stderr,
         )
-        return 2
+        if done.bugs:
+            print(
+                f"a bug in hmhi {__version__} stopped {', '.join(done.bugs)}; please report it",
+                file=sys.stderr,
+            )
+        return 1 if done.bugs else 2
     if inputs.truth:
         print(f"score them: python tools/val_zvos.py --pred {args.output / 'masks'} --gt {inputs.truth}")
     return 0
@@ -179,7 +181,7 @@ def wanted(args: argparse.Namespace, kind: str) -> bool:
     return kind == "masks" or bool(vars(args)[option])
 
 
-def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
     """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
     problem = ""
     try:
@@ -194,7 +196,9 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, o
     return made
 
 
-def prepare_rank(args: argparse.Namespace, ranks: Ranks) -> tuple[Inputs, dict[str, object], VideoSegmenter]:
+def prepare_rank(
+    args: argparse.Namespace, ranks: Ranks
+) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
     selection_of(args)  # mistakes in the cheap options first
     if args.attention_frame is not None and not args.attention:
         raise UserError("--attention-frame needs --attention X Y, the pixel to look at")

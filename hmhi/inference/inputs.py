@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hmhi.data.catalog import DATASETS
 from hmhi.data.index import find_layout
-from hmhi.errors import BadFileError
+from hmhi.errors import BadFileError, UserError
 from hmhi.flow.directions import complete_maps
 from hmhi.flow.estimate import METHODS
 from hmhi.inference.sources import CAMERA, Source, open_source
@@ -68,7 +68,7 @@ class InputVideo:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class VideoInputs:
     """What ``--input`` and ``--flow`` name."""
 
     videos: list[InputVideo]
@@ -83,7 +83,7 @@ class Inputs:
 
 def find_inputs(
     source: str, flow: str | None = None, names: Sequence[str] = (), data_root: Path = Path("data")
-) -> Inputs:
+) -> VideoInputs:
     """Find the videos that a text names: a path, a glob pattern, ``camera:0``, or else a data set.
 
     Args:
@@ -97,22 +97,22 @@ def find_inputs(
 
     Raises:
         FileNotFoundError: Nothing is there, or no frames.
-        ValueError: Files do not match; the message lists them.
+        UserError: Files do not match; the message lists them.
     """
     if source not in DATASETS or Path(source).exists():
         if flow == STORED:
-            raise ValueError(
+            raise UserError(
                 f"--flow stored belongs to a data set's name, and {source} is none; name a folder"
             )
         folder = None if flow is None or flow in METHODS else Path(flow)
         folders = [Path(source)] if Path(source).is_dir() else []
-        return Inputs(
+        return VideoInputs(
             find_videos(source, folder, names), folder, truth_folder(Path(source)), None,
             folders + ([folder] if folder else []),
         )  # fmt: skip
     spec = DATASETS[source]
     if spec.still:
-        raise ValueError(f"{source} holds single images, not videos")
+        raise UserError(f"{source} holds single images, not videos")
     layout = find_layout(data_root, spec, "val" if "val" in spec.splits else "train")
     folder = None
     if flow is None or flow == STORED:
@@ -126,7 +126,7 @@ def find_inputs(
         folder = Path(flow)
     videos = find_videos(layout.images, folder, names or layout.videos)
     truth = layout.masks if layout.masks.is_dir() else None
-    return Inputs(videos, folder, truth, source, [layout.images, *([folder] if folder else [])])
+    return VideoInputs(videos, folder, truth, source, [layout.images, *([folder] if folder else [])])
 
 
 def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[str] = ()) -> list[InputVideo]:
@@ -141,7 +141,7 @@ def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[st
 
     Raises:
         FileNotFoundError: Nothing is there, or no frames.
-        ValueError: Frames lack flow maps, two videos share a name, or a wanted name is not there; lists all. A
+        UserError: Frames lack flow maps, two videos share a name, or a wanted name is not there; lists all. A
             camera has no stored flow.
     """
     if flow is not None and not flow.is_dir():
@@ -149,7 +149,7 @@ def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[st
     found: dict[str, str | Path | tuple[Path, ...]] = {}
     for name, place in _find(str(source)):
         if name in found:
-            raise ValueError(
+            raise UserError(
                 f"two videos are called {name}: {_show(found[name])} and {_show(place)}; rename one, or segment "
                 f"them into folders of their own"
             )
@@ -157,10 +157,10 @@ def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[st
     if not found:
         raise FileNotFoundError(f"no frames or videos in {source}; expected images, or folders of images")
     if unknown := [name for name in names if name not in found]:
-        raise ValueError(f"no such sequence in {source}: {', '.join(unknown)}")
+        raise UserError(f"no such sequence in {source}: {', '.join(unknown)}")
     videos = [InputVideo(name, found[name]) for name in names or found]
     if flow is not None and any(video.live for video in videos):
-        raise ValueError(f"{source} has no stored flow; leave --flow out to compute it")
+        raise UserError(f"{source} has no stored flow; leave --flow out to compute it")
     return videos if flow is None else _with_flow(videos, flow)
 
 
@@ -240,7 +240,7 @@ def _with_flow(videos: Sequence[InputVideo], flow: Path) -> list[InputVideo]:
             problems.append(video.name)
         matched.append(InputVideo(video.name, video.source, flows))
     if problems:
-        raise ValueError(
+        raise UserError(
             f"{flow} lacks flow maps (one for each frame but the last, same stems) for: {', '.join(problems)}; "
             f"leave --flow out to compute flow"
         )

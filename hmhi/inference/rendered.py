@@ -8,10 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from hmhi.inference.segmenter import FrameResult
+from hmhi.inference.results import FrameResult
 from hmhi.inference.sources import Source
 from hmhi.media.av_out import AvWriter, has_av
 from hmhi.media.video_out import VideoWriter, add_sound, ffmpeg
+from hmhi.viz.composite import Background
+from hmhi.viz.overlay import cut_out_for_video, draw_overlay, opacity
 
 UNKNOWN_FPS = 24.0  # of a source that has no frame rate
 MAX_PAUSE = 60.0  # seconds between two frames beyond which time stamps are taken for wrong
@@ -109,3 +111,18 @@ class RenderedVideo:
         if self._file is not None and not self._by_av and ffmpeg() is not None:
             add_sound(self._path, self._file, self._start or 0, self._written / self._fps)
         self._path.rename(self._final)
+
+
+def draw_objects(result: FrameResult, *, by_id: bool) -> np.ndarray:
+    """The frame with its objects drawn in, (H, W, 3) uint8; with a colour for each id, or one for all."""
+    return draw_overlay(result.frame, result.labels if by_id else result.mask)
+
+
+def draw_composite(result: FrameResult, *, threshold: float, background: Background) -> np.ndarray:
+    """All objects before a background, (H, W, 3) uint8."""
+    return background.draw(result.frame, opacity(result.prob, threshold))
+
+
+def draw_cut_out(result: FrameResult, *, threshold: float) -> np.ndarray:
+    """All objects cut out for a video with transparency, (H, W, 4) uint8."""
+    return cut_out_for_video(result.frame, result.prob, threshold)

@@ -84,7 +84,7 @@ class Neighbours(NamedTuple):
 class Source:
     """Frames in order, all of one size; made by `open_source`.
 
-    Iterating gives the kept frames as `SourceFrame`. Raises ValueError naming source and frame where a frame
+    Iterating gives the kept frames as `SourceFrame`. Raises UserError naming source and frame where a frame
     cannot be decoded, has another size than the first one, or where there is no frame at all. A generator or
     a camera can be iterated once.
     """
@@ -136,7 +136,7 @@ class Source:
             following: Whether to give next frames; otherwise nothing is read beyond the one at hand.
             previous: Whether to give previous frames.
         """
-        held: Neighbours | None = None  # waits for its next frame
+        waiting: Neighbours | None = None  # for its next frame
         before: np.ndarray | None = None
         first: int | None = None
         shape: tuple[int, ...] | None = None
@@ -150,32 +150,32 @@ class Source:
             over = self.end is not None and self.end.reached(index, entry.time)
             keep = not over and (index - first) % self.every == 0
             precedes = previous and not over and (index + 1 - first) % self.every == 0
-            if not (keep or precedes or held is not None):
+            if not (keep or precedes or waiting is not None):
                 before = None
             else:
                 image = entry.load()
                 shape = shape or image.shape
                 if image.shape != shape:
-                    raise ValueError(
+                    raise UserError(
                         f"{self.name}: frame {index} is {image.shape[1]} x {image.shape[0]}, but the video began "
                         f"with {shape[1]} x {shape[0]}; all frames must be of one size"
                     )
-                if held is not None:
-                    yield held._replace(following=image)
-                    held = None
+                if waiting is not None:
+                    yield waiting._replace(following=image)
+                    waiting = None
                 if keep:
-                    held = Neighbours(SourceFrame(index, entry.time, image), None, before)
+                    waiting = Neighbours(SourceFrame(index, entry.time, image), None, before)
                     if not following:
-                        yield held
-                        held = None
+                        yield waiting
+                        waiting = None
                 before = image if previous else None
             if over:
                 break
-        if held is not None:
-            yield held
+        if waiting is not None:
+            yield waiting
         if shape is None:
             where = "" if seen == 0 else f" from {self.start} to {self.end or 'the end'} (it has {seen})"
-            raise ValueError(f"{self.name}: there is no frame{where}")
+            raise UserError(f"{self.name}: there is no frame{where}")
 
 
 SourceLike = str | Path | bytes | io.BufferedIOBase | Source | Sequence[str | Path] | Iterable[np.ndarray]
@@ -206,17 +206,17 @@ def open_source(
     Raises:
         FileNotFoundError: A path does not exist, or holds no images.
         BadFileError: Not a readable video or zip file.
-        ValueError: A position makes no sense, or two images differ only in their suffix.
+        UserError: A position makes no sense, or two images differ only in their suffix.
         OSError: The camera cannot be opened.
     """
     if isinstance(source, Source):
         if (start, end, every, fps) != (None, None, 1, None):
-            raise ValueError(f"{source.name} is open already; give start, end, every and fps to open_source")
+            raise UserError(f"{source.name} is open already; give start, end, every and fps to open_source")
         return source
     if every < 1:
-        raise ValueError(f"every must be 1 or more, got {every}")
+        raise UserError(f"every must be 1 or more, got {every}")
     if fps is not None and not 0 < fps < math.inf:
-        raise ValueError(f"fps must be positive, got {fps}")
+        raise UserError(f"fps must be positive, got {fps}")
     opened = replace(
         _open(source, fps),
         start=Position(0) if start is None else parse_position(start, "start"),
@@ -225,7 +225,7 @@ def open_source(
     )
     for position in (opened.start, opened.end):
         if position is not None and position.frame is None and opened.fps is None:
-            raise ValueError(
+            raise UserError(
                 f"{opened.name}: where {position} lies is not known, as it has no times; give fps or a frame number"
             )
     return opened
@@ -235,7 +235,7 @@ def parse_position(text: int | str, name: str = "position") -> Position:
     """Read a frame number (``120`` or ``"120"``) or seconds (``"2.5s"``).
 
     Raises:
-        ValueError: Neither, or negative.
+        UserError: Neither, or negative.
     """
     try:
         if isinstance(text, str) and text.endswith("s"):
@@ -246,7 +246,7 @@ def parse_position(text: int | str, name: str = "position") -> Position:
         position = Position(frame=-1)
     value = position.seconds if position.frame is None else position.frame
     if value is None or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a frame number from 0, or seconds such as 2.5s; got {text!r}")
+        raise UserError(f"{name} must be a frame number from 0, or seconds such as 2.5s; got {text!r}")
     return position
 
 
@@ -262,7 +262,7 @@ def _open(source: SourceLike, fps: float | None) -> Source:
     if isinstance(source, io.BufferedIOBase):
         return _video("video", source, fps)
     if isinstance(source, np.ndarray) and source.ndim < 4:
-        raise ValueError(
+        raise UserError(
             f"an array of shape {source.shape} is one frame; give a list of them, or (T, H, W, 3)"
         )
     if isinstance(source, Sequence) and source and isinstance(source[0], str | Path):
@@ -298,7 +298,7 @@ def _images(name: str, paths: Sequence[Path], fps: float | None) -> Source:
     stems = tuple(path.stem for path in paths)
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise ValueError(
+        raise UserError(
             f"{name}: two images are called {twice}, such as 1.jpg and 1.png; rename or remove one"
         )
     return Source(name, partial(_image_entries, paths, fps), fps, len(paths), stems)
@@ -320,7 +320,7 @@ def _to_rgb(index: int, array: Any, *, copy: bool) -> np.ndarray:
         rgb = to_rgb(np.asarray(array))
         return rgb.copy() if copy else rgb
     except ValueError as error:
-        raise ValueError(f"frame {index}: {error}") from None
+        raise UserError(f"frame {index}: {error}") from None
 
 
 def _video_entries(file: Path | io.BufferedIOBase) -> Iterator[Entry]:
@@ -332,7 +332,7 @@ def _video_entries(file: Path | io.BufferedIOBase) -> Iterator[Entry]:
 def _camera(name: str, fps: float | None) -> Source:
     number = name.removeprefix(CAMERA)
     if not number.isdecimal():
-        raise ValueError(f"{name}: a camera is called by its number, such as camera:0")
+        raise UserError(f"{name}: a camera is called by its number, such as camera:0")
     capture = cv2.VideoCapture(int(number))
     if not capture.isOpened():
         raise OSError(f"{name} cannot be opened; is it connected, and free?")

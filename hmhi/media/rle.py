@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,43 +38,38 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 class MaskTrack:
-    """Collects the masks of one video as a YouTube-VIS document with one object.
+    """Collects the masks of one video as a YouTube-VIS document with one annotation for each object.
 
     Args:
         name: Of the video.
+        category: What the objects are.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, category: str = "salient object") -> None:
+        self._name, self._category = name, category
         self._files: list[str] = []
-        self._codes: list[dict[str, Any] | None] = []
-        self._boxes: list[list[int] | None] = []
-        self._areas: list[int | None] = []
+        self._objects: dict[int, _Object] = {}
         self._size = (0, 0)
 
-    def add(self, mask: np.ndarray, stem: str) -> None:
+    def add(self, masks: Mapping[int, np.ndarray], stem: str) -> None:
         """Add a frame.
 
         Args:
-            mask: (H, W) bool.
+            masks: Object id to (H, W) bool.
             stem: Of the frame's file.
         """
-        self._size = mask.shape[0], mask.shape[1]
+        for object_id, mask in masks.items():
+            self._size = mask.shape[0], mask.shape[1]
+            track = self._objects.setdefault(object_id, _Object())
+            track.pad(len(self._files))
+            track.add(mask)
         self._files.append(f"{self._name}/{stem}")
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if rows.size == 0:  # the format's word for "not in this frame"
-            self._codes.append(None)
-            self._boxes.append(None)
-            self._areas.append(None)
-            return
-        left, top = int(columns[0]), int(rows[0])
-        self._codes.append(encode_mask(mask))
-        self._boxes.append([left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1])
-        self._areas.append(int(mask.sum()))
 
     def document(self) -> dict[str, Any]:
-        """The video and its one annotation: ``segmentations``, ``bboxes`` [x, y, w, h], ``areas``, frame by frame."""
+        """The video and its annotations: ``segmentations``, ``bboxes`` [x, y, w, h], ``areas``, frame by frame."""
         height, width = self._size
+        for track in self._objects.values():
+            track.pad(len(self._files))
         return {
             "videos": [
                 {
@@ -81,12 +77,37 @@ class MaskTrack:
                     "length": len(self._files), "file_names": self._files,
                 }
             ],
-            "categories": [{"id": 1, "name": "salient object"}],
+            "categories": [{"id": 1, "name": self._category}],
             "annotations": [
                 {
-                    "id": 1, "video_id": 1, "category_id": 1, "iscrowd": 0, "height": height, "width": width,
-                    "length": len(self._files), "segmentations": self._codes, "bboxes": self._boxes,
-                    "areas": self._areas,
+                    "id": object_id, "video_id": 1, "category_id": 1, "iscrowd": 0, "height": height, "width": width,
+                    "length": len(self._files), "segmentations": track.codes, "bboxes": track.boxes,
+                    "areas": track.areas,
                 }
+                for object_id, track in sorted(self._objects.items())
             ],
         }  # fmt: skip
+
+
+class _Object:
+    """Codes, boxes and areas of one object; None, the format's word for "not in this frame", where it is absent."""
+
+    def __init__(self) -> None:
+        self.codes: list[dict[str, Any] | None] = []
+        self.boxes: list[list[int] | None] = []
+        self.areas: list[int | None] = []
+
+    def add(self, mask: np.ndarray) -> None:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if rows.size == 0:
+            self.pad(len(self.codes) + 1)
+            return
+        left, top = int(columns[0]), int(rows[0])
+        self.codes.append(encode_mask(mask))
+        self.boxes.append([left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1])
+        self.areas.append(int(mask.sum()))
+
+    def pad(self, frames: int) -> None:
+        """Be absent up to a number of frames."""
+        for values in (self.codes, self.boxes, self.areas):
+            values.extend([None] * (frames - len(values)))

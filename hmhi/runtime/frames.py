@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,3 +99,11 @@ def to_probability(logits: Tensor, size: tuple[int, int], *, stretch: bool = Fal
         low, high = prob.amin((1, 2, 3), keepdim=True), prob.amax((1, 2, 3), keepdim=True)
         prob = (prob - low) / (high - low + 1e-8)
     return prob
+
+
+def to_arrays(maps: Sequence[Tensor]) -> list[np.ndarray]:
+    """Tensors of any shapes as arrays, brought from their device by one copy."""
+    flat = torch.cat([each.flatten() for each in maps]).cpu().numpy()
+    ends = np.cumsum([each.numel() for each in maps])
+    parts = np.split(flat, ends[:-1])
+    return [part.reshape(tuple(each.shape)) for part, each in zip(parts, maps, strict=True)]

@@ -24,7 +24,7 @@ def amp_precision(device: torch.device) -> Precision:
     return "fp32"
 
 
-def settle(model: HMHINet) -> None:
+def use_channels_last(model: HMHINet) -> None:
     """Lay a model's convolution weights out as inference reads them: channels last. In place; same numbers."""
     model.to(memory_format=torch.channels_last)
 

@@ -16,7 +16,8 @@ from PIL import Image
 from hmhi.errors import BadFileError, UserError
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.outputs import OutputSettings, ResultWriter
-from hmhi.inference.segmenter import FrameResult, VideoSegmenter
+from hmhi.inference.results import FrameResult
+from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.media.video_in import VideoFile
 from hmhi.media.video_out import VideoWriter
 from hmhi.serve.settings import SAMPLES, JobOptions, Limits

@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from hmhi.errors import UserError
 from hmhi.layers.attention import Attention
 from hmhi.layers.blocks import CBAM
 from hmhi.layers.position import rotate
@@ -223,13 +224,13 @@ class PixelView:
             input_size: Height and width at which the model was given the frame.
 
         Raises:
-            ValueError: The pixel lies outside the frame; names both.
+            UserError: The pixel lies outside the frame; names both.
             RuntimeError: As for `MemoryProbe.take`.
         """
         height, width = image.shape[:2]
         x, y = self.pixel
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
+            raise UserError(
                 f"pixel ({x}, {y}) lies outside frame {index} of {width}x{height} pixels; "
                 f"x runs from 0 to {width - 1} and y from 0 to {height - 1}"
             )
@@ -253,16 +254,14 @@ class PixelView:
             by the stage that they refine; a log message names what the model lacks.
 
         Raises:
-            ValueError: The model has no memory, or the frame was not seen or read nothing; says which.
+            UserError: The model has no memory, or the frame was not seen or read nothing; says which.
         """
         moment = self._moment
         if not self.probe.model.memory_stages:
-            raise ValueError("no attention to draw: the model has no memory bank")
+            raise UserError("no attention to draw: the model has no memory bank")
         if moment is None:
             frame = "no frame" if self.frame is None else f"frame {self.frame} is not there, or has not"
-            raise ValueError(
-                f"no attention to draw: {frame} read the memory; the first of a video reads none"
-            )
+            raise UserError(f"no attention to draw: {frame} read the memory; the first of a video reads none")
         for kind, modules in (("PLAM", self.probe.plams), ("SGIM", self.probe.sgims)):
             if not modules:
                 log.info("no picture of %s: this model has none", kind)

@@ -7,27 +7,38 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-COLOUR = (230, 60, 40)  # RGB
+from hmhi.media.masks import PALETTE
+
+COLOUR = (230, 60, 40)  # RGB, of a mask without ids
 OPACITY = 0.5
 
 
-def draw_overlay(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tint the masked pixels and outline them.
+def draw_overlay(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Tint objects and outline them.
 
     Args:
         frame: (H, W, 3) uint8 RGB; left as it is.
-        mask: (H, W) bool or {0, 1}.
+        labels: (H, W) uint8 ids, 0 for background, each drawn in its colour of `hmhi.media.masks.PALETTE`; or one
+            (H, W) bool mask, drawn in `COLOUR`.
 
     Returns:
         (H, W, 3) uint8.
     """
-    inside = mask.astype(bool)
     out = frame.copy()
-    tint = frame[inside] * (1 - OPACITY) + np.array(COLOUR) * OPACITY
+    if labels.dtype == bool:
+        _tint(out, frame, labels, COLOUR)
+        return out
+    for object_id in np.unique(labels[labels > 0]).tolist():
+        red, green, blue = PALETTE[3 * object_id : 3 * object_id + 3]
+        _tint(out, frame, labels == object_id, (red, green, blue))
+    return out
+
+
+def _tint(out: np.ndarray, frame: np.ndarray, inside: np.ndarray, colour: tuple[int, int, int]) -> None:
+    tint = frame[inside] * (1 - OPACITY) + np.array(colour) * OPACITY
     out[inside] = tint.astype(np.uint8)
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(out, contours, -1, COLOUR, thickness=max(1, frame.shape[0] // 240))
-    return out
+    cv2.drawContours(out, contours, -1, colour, thickness=max(1, frame.shape[0] // 240))
 
 
 def cut_out(frame: np.ndarray, prob: np.ndarray, threshold: float = 0.5) -> np.ndarray:

@@ -14,7 +14,7 @@ from PIL import Image
 from small_model import save_small_checkpoint
 
 from hmhi.commands import segment
-from hmhi.inference import outputs
+from hmhi.inference import rendered
 from hmhi.media import video_out
 
 
@@ -256,7 +256,7 @@ def test_two_processes(infer_outside, tmp_path):
 
 def test_without_ffmpeg(infer, tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.mp4")
-    for module in (segment, outputs, video_out):
+    for module in (segment, rendered, video_out):
         monkeypatch.setattr(module, "ffmpeg", lambda: None)
     monkeypatch.setattr(video_out, "_has_h264", lambda: False)
     done = infer("--input", path, "--output", tmp_path / "out", "--overlay")

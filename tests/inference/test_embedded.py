@@ -10,7 +10,7 @@ import yaml
 import hmhi
 from hmhi.config import config_from_dict
 from hmhi.data.loader import build_val_videos
-from hmhi.inference.segmenter import EMBEDDED
+from hmhi.inference.base import EMBEDDED
 from hmhi.models.weights import load_state
 from hmhi.runtime.distributed import Ranks
 from hmhi.training.validate import validate

@@ -3,12 +3,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from results_of import result_of, result_of_objects
 
 from hmhi.inference.inputs import find_videos
+from hmhi.inference.kinds import Coco, Masks, Strip
 from hmhi.inference.outputs import KINDS, OutputSettings, ResultWriter
-from hmhi.inference.segmenter import FrameResult
 from hmhi.inference.sources import open_source
-from hmhi.media.masks import read_mask
+from hmhi.media.masks import PALETTE, read_labels, read_mask
 from hmhi.media.video_in import count_frames
 
 # attention needs a network, the others an extra or an option
@@ -32,9 +33,7 @@ def results(source):
         prob[5:15, 5:15] = 0.9
         seconds = {"decode": 0.25, "flow": 0.5, "network": 1.0}
         cut = frame.index == 1
-        yield FrameResult(
-            frame.index, frame.time, frame.image, prob > 0.5, prob, frame.image, seconds, scene_cut=cut
-        )
+        yield result_of(frame.image, prob, frame.index, time=frame.time, scene_cut=cut, seconds=seconds)
 
 
 def files(folder):
@@ -98,6 +97,71 @@ def test_a_failure_leaves_nothing(tmp_path, opened, error):
     assert files(tmp_path / "out") == []
 
 
+def test_a_result_that_cannot_be_opened_leaves_nothing(tmp_path, opened, monkeypatch):
+    """Once, those opened before it stayed open, and the folder in which they grow stayed too."""
+    closed = []
+    monkeypatch.setattr(Masks, "close", lambda self, complete: closed.append(complete))
+    monkeypatch.setattr(Strip, "__init__", raiser(OSError(28, "No space left on device")))
+    writer = ResultWriter(OutputSettings(tmp_path / "out", ("masks", "strip", "coco")), *opened)
+    with pytest.raises(OSError, match="No space left"), writer:
+        pass
+    assert closed == [False]
+    assert not any((tmp_path / "out" / ".partial").iterdir())
+
+
+def test_a_result_that_cannot_be_closed_leaves_nothing(tmp_path, opened, monkeypatch):
+    """Once, those behind it stayed open: an encoder went on running."""
+    closed = []
+    for kind in (Masks, Coco):
+        monkeypatch.setattr(kind, "close", lambda self, complete: closed.append(complete))
+    monkeypatch.setattr(Strip, "close", raiser(OSError(28, "No space left on device")))
+    writer = ResultWriter(OutputSettings(tmp_path / "out", ("masks", "strip", "coco")), *opened)
+    with pytest.raises(OSError, match="No space left"), writer:
+        writer.write(next(results(opened[1])))
+    assert closed == [True, False]
+    assert files(tmp_path / "out") == []
+    with pytest.raises(KeyboardInterrupt), writer:  # what ended the block is not hidden
+        raise KeyboardInterrupt
+
+
+def raiser(error):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it
+
+
+def test_objects_with_ids(tmp_path, opened):
+    """A colour, a folder and an annotation for each id; object 7 comes later."""
+    first = np.zeros((20, 31), np.uint8)
+    first[2:8, 2:10] = 3
+    second = first.copy()
+    second[10:18, 12:30] = 7
+    frame = np.full((20, 31, 3), 200, np.uint8)
+    kinds = ("masks", "prob", "matte", "strip", "coco", "overlay")
+    with ResultWriter(OutputSettings(tmp_path, kinds, by_id=True), *opened) as writer:
+        writer.write(result_of_objects(frame, first, [3], 0))
+        writer.write(result_of_objects(frame, second, [3, 7], 1))
+        writer.write(result_of_objects(frame, first, [3, 7], 2))
+    for stem, labels in (("00007", first), ("00008", second), ("00009", first)):
+        np.testing.assert_array_equal(read_labels(tmp_path / "masks" / "clip" / f"{stem}.png"), labels)
+    for kind in ("prob", "matte"):
+        assert files(tmp_path / kind / "clip") == [
+            "3/00007.png", "3/00008.png", "3/00009.png", "7/00008.png", "7/00009.png",
+        ]  # fmt: skip
+    seven = np.array(Image.open(tmp_path / "prob" / "clip" / "7" / "00008.png"))
+    np.testing.assert_array_equal(seven > 0, second == 7)
+    three, seven = json.loads((tmp_path / "coco" / "clip.json").read_text())["annotations"]
+    assert (three["id"], three["areas"], three["bboxes"][0]) == (3, [48, 48, 48], [2, 2, 8, 6])
+    assert (seven["id"], seven["areas"], seven["bboxes"][1]) == (7, [None, 144, None], [12, 10, 18, 8])
+    strip = np.array(Image.open(tmp_path / "strip" / "clip.png")).astype(int)
+    assert strip.shape[0] == 240
+    panel = strip[:, strip.shape[1] // 3 : 2 * strip.shape[1] // 3]
+    for place, colour in (((4, 5), PALETTE[9:12]), ((14, 20), PALETTE[21:24])):
+        tint = panel[12 * place[0], panel.shape[1] * place[1] // 31]
+        assert np.abs(tint - (100 + np.array(colour) // 2)).max() <= 2
+
+
 def test_leftovers_of_a_killed_run_are_swept(tmp_path, opened):
     settings = OutputSettings(tmp_path / "out")
     writer = ResultWriter(settings, *opened)
@@ -129,7 +193,7 @@ def test_a_strip_of_a_long_video(tmp_path):
     blank = np.zeros((24, 32), dtype=np.float32)
     with ResultWriter(OutputSettings(tmp_path / "out", ("strip",)), video, open_source(frames)) as writer:
         for index, frame in enumerate(frames):
-            writer.write(FrameResult(index, None, frame, blank > 0, blank, frame, {}, False))
+            writer.write(result_of(frame, blank, index))
     strip = np.array(Image.open(tmp_path / "out" / "strip" / "clip.png"))
     assert strip.shape == (240, 5 * 320, 3)
     shown = strip[120, 160::320, 0].astype(int)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from results_of import result_of
 
 from hmhi.inference.inputs import find_videos
 from hmhi.inference.outputs import OutputSettings, ResultWriter
 from hmhi.inference.rendered import RenderedVideo
-from hmhi.inference.segmenter import FrameResult
 from hmhi.inference.sources import open_source
 from hmhi.viz.composite import Background
 
@@ -26,7 +26,7 @@ def overlay(tmp_path, times, fps, every=1):
     output = RenderedVideo(tmp_path / "overlay", ".mp4", source, None, lambda result: result.frame)
     blank = np.zeros((32, 48), dtype=np.float32)
     for index, (frame, moment) in enumerate(zip(frames, times, strict=True)):
-        output.add(FrameResult(index, moment, frame, blank > 0, blank, frame, {}, False), "")
+        output.add(result_of(frame, blank, index, time=moment), "")
     output.close(complete=True)
     capture = cv2.VideoCapture(str((tmp_path / "overlay").rename(tmp_path / "overlay.mp4")))
     rate, shown = capture.get(cv2.CAP_PROP_FPS), []
@@ -77,7 +77,7 @@ def test_results_with_transparency_and_another_background(tmp_path):
     settings = OutputSettings(tmp_path / "out", kinds, background=Background("#0000ff"))
     with ResultWriter(settings, video, open_source(frames)) as writer:
         for index, frame in enumerate(frames):
-            writer.write(FrameResult(index, index / 24, frame, prob > 0.5, prob, frame, {}, False))
+            writer.write(result_of(frame, prob, index, time=index / 24))
     with av.open(str(tmp_path / "out" / "alpha_mov" / "clip.mov")) as container:
         shown = [frame.to_ndarray(format="rgba") for frame in container.decode(video=0)]
     assert len(shown) == 3

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,8 @@ from tiny import run_ranks
 
 from hmhi.inference.inputs import InputVideo, find_inputs, find_videos
 from hmhi.inference.outputs import OutputSettings, ResultWriter
-from hmhi.inference.segment import (
-    Interrupted,
-    Selection,
-    Summary,
-    check_output,
-    check_settings,
-    segment_all,
-    share,
-    write_record,
-)
+from hmhi.inference.run_record import check_output, check_settings, write_record
+from hmhi.inference.segment import Interrupted, Selection, Summary, deal_out, segment_all
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.runtime.distributed import Ranks, process_group
 
@@ -44,10 +37,10 @@ def checkpoint(tmp_path):
 
 def test_the_longest_first_to_whoever_has_least():
     lengths = {"a": 10, "b": 70, "c": 40, "d": 30, "e": 0}
-    assert share(lengths, 2) == [["a", "b"], ["c", "d", "e"]]
-    assert share(lengths, 1) == [["a", "b", "c", "d", "e"]]
-    assert share({}, 2) == [[], []]
-    assert sorted(map(len, share(dict.fromkeys("abcdef", 0), 3))) == [2, 2, 2]  # lengths that nobody knows
+    assert deal_out(lengths, 2) == [["a", "b"], ["c", "d", "e"]]
+    assert deal_out(lengths, 1) == [["a", "b", "c", "d", "e"]]
+    assert deal_out({}, 2) == [[], []]
+    assert sorted(map(len, deal_out(dict.fromkeys("abcdef", 0), 3))) == [2, 2, 2]  # lengths that nobody knows
 
 
 def test_a_failure_costs_one_video(tmp_path, checkpoint, capsys):
@@ -83,6 +76,76 @@ def test_a_failure_costs_one_video(tmp_path, checkpoint, capsys):
     assert (out / "masks" / "c").stat().st_mtime_ns == stamp
     assert run(overwrite=True) == Summary(finished=["a", "c", "d"])
     assert (out / "masks" / "c").stat().st_mtime_ns > stamp
+
+
+def test_a_bug_costs_one_video_too_and_says_so(tmp_path, checkpoint, monkeypatch, capsys):
+    """Its traceback is in the record; what the user can mend has none."""
+    for name in "abc":
+        write_frames(tmp_path / "in" / name, 2)
+    (tmp_path / "in" / "c" / "00001.png").write_bytes(b"not a picture")
+    write = ResultWriter.write
+
+    def broken(writer, result):
+        if writer.record_path.stem == "a":
+            return {}["no such key"]
+        return write(writer, result)
+
+    monkeypatch.setattr(ResultWriter, "write", broken)
+    out, videos = tmp_path / "out", find_videos(tmp_path / "in")
+    segmenter = VideoSegmenter(checkpoint, "cpu")
+    done = segment_all(segmenter, videos, Selection(), OutputSettings(out), ranks=ONE)
+    assert done == Summary(finished=["b"], failed=["a", "c"], bugs=["a"])
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("error: a: a bug in hmhi, not in your input: KeyError: 'no such key'")
+    assert second.startswith("error: c: ") and "c/00001.png" in second
+    write_record(out, {})
+    a, c = json.loads((out / "infer.json").read_text())["failed"]
+    assert a["name"] == "a" and a["source"] == str(tmp_path / "in" / "a")
+    assert "in broken" in a["traceback"] and "KeyError" in a["traceback"]
+    assert c["traceback"] is None and "00001.png" in c["error"]
+
+    monkeypatch.undo()
+    Image.new("RGB", (40, 32)).save(tmp_path / "in" / "c" / "00001.png")
+    done = segment_all(segmenter, videos, Selection(), OutputSettings(out), ranks=ONE)
+    assert done == Summary(finished=["a", "c"], kept=["b"])
+    write_record(out, {})
+    assert json.loads((out / "infer.json").read_text())["failed"] == []
+    assert not (out / "failed").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["gpu", "python", "torch on the cpu"],
+)
+def test_out_of_memory_costs_one_video(tmp_path, checkpoint, monkeypatch, capsys, error):
+    for name in "ab":
+        write_frames(tmp_path / "in" / name, 2)
+    write = ResultWriter.write
+
+    def full(writer, result):
+        if writer.record_path.stem == "a":
+            raise error
+        return write(writer, result)
+
+    monkeypatch.setattr(ResultWriter, "write", full)
+    videos, outputs = find_videos(tmp_path / "in"), OutputSettings(tmp_path / "out")
+    done = segment_all(VideoSegmenter(checkpoint, "cpu"), videos, Selection(), outputs, ranks=ONE)
+    assert done == Summary(finished=["b"], failed=["a"])
+    assert "error: a: out of memory; try a smaller --image-size" in capsys.readouterr().err
+
+
+def test_in_a_thread_that_is_not_the_main_one(tmp_path, checkpoint):
+    """Such as that of a server or a notebook, where Python handles no signals."""
+    videos = find_videos(write_frames(tmp_path / "clip", 2))
+    segmenter, outputs = VideoSegmenter(checkpoint, "cpu"), OutputSettings(tmp_path / "out")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(segment_all, segmenter, videos, Selection(), outputs, ranks=ONE).result()
+    assert done == Summary(finished=["clip"])
 
 
 def interrupt_after(monkeypatch, frames):
@@ -186,7 +249,7 @@ def test_two_ranks_share_the_videos(tmp_path, checkpoint):
     assert run_ranks(segment_on_two_ranks, tmp_path) == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (first.pop("written"), second.pop("written")) == (["b"], ["a", "c", "d"])
-    assert first == second == {"finished": ["a", "b", "c", "d"], "kept": [], "failed": ["e"]}
+    assert first == second == {"finished": ["a", "b", "c", "d"], "kept": [], "failed": ["e"], "bugs": []}
     for name in "abcd":
         assert len(list((tmp_path / "out" / "masks" / name).iterdir())) == counts[name]
 

@@ -3,10 +3,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from threading import Lock
 
-import make_inputs
 import numpy as np
 import pytest
 import torch
@@ -14,14 +16,16 @@ from PIL import Image
 from small_model import save_small_checkpoint
 
 from hmhi.data.transforms import resize_rgb
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import build_estimator
 from hmhi.flow.files import read_flow_rgb
-from hmhi.inference.outputs import to_levels
-from hmhi.inference.segmenter import VideoSegmenter, find_device, to_probability
+from hmhi.inference.base import find_device
+from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.sources import Position, open_source
 from hmhi.media.pictures import read_rgb
+from hmhi.runtime.frames import to_probability
 from hmhi.runtime.precision import amp_precision
 
 
@@ -57,7 +61,8 @@ def test_streaming_equals_the_model_on_the_whole_clip(checkpoint):
     flows = [flow_to_rgb(segmenter.estimator(a, b)) for a, b in itertools.pairwise(clip)]
     flows.append(flows[-1])
     images, motions = (
-        torch.stack([normalize(to_input(x, segmenter.image_size)) for x in xs])[None] for xs in (clip, flows)
+        torch.stack([normalize(to_input(x, segmenter.input_size(48, 70))) for x in xs])[None]
+        for xs in (clip, flows)
     )
     with torch.inference_mode():
         expected = to_probability(segmenter.model(images, motions)[0], (48, 70))
@@ -345,16 +350,86 @@ def test_live_steps(checkpoint):
     np.testing.assert_array_equal(again.prob, results[0].prob)
 
 
-def test_streams_and_live_steps_of_one_segmenter_do_not_meet(checkpoint):
+def test_sessions_and_streams_of_one_segmenter_do_not_meet(checkpoint):
+    """In turns, and in several threads at once."""
     segmenter = VideoSegmenter(checkpoint)
-    clip, other = list(frames(3)), [255 - frame for frame in frames(3)]
-    expected = [[result.prob for result in segmenter.stream(video)] for video in (clip, other)]
-    mixed = [[], []]
-    for one, two in zip(segmenter.stream(clip), segmenter.stream(other), strict=True):
-        segmenter.step(other[0])
-        mixed[0].append(one.prob)
-        mixed[1].append(two.prob)
-    np.testing.assert_array_equal(mixed, expected)
+    clip, other = list(frames(4)), [255 - frame for frame in frames(4)]
+
+    def live(video):
+        session = segmenter.session()
+        return [session.step(frame).prob for frame in video]
+
+    def stream(video):
+        return [result.prob for result in segmenter.stream(video)]
+
+    jobs = [(live, clip), (live, other), (stream, clip), (stream, other)]
+    expected = [run(video) for run, video in jobs]
+    assert not np.array_equal(expected[0], expected[2])  # flow leads the other way
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda job: job[0](job[1]), jobs))
+    np.testing.assert_array_equal(found, expected)
+    sessions = [segmenter.session(), segmenter.session()]
+    mixed = [[session.step(frame).prob for session, frame in zip(sessions, pair, strict=True)]
+             for pair in zip(clip, other, strict=True)]  # fmt: skip
+    np.testing.assert_array_equal(np.swapaxes(mixed, 0, 1), expected[:2])
+
+
+def test_an_estimator_of_the_users_is_called_by_one_thread_at_a_time(checkpoint):
+    busy = Lock()
+
+    def alone(a, b):
+        assert busy.acquire(blocking=False)
+        time.sleep(0.005)
+        busy.release()
+        return right_by_the_next_frame(a, b)
+
+    segmenter = VideoSegmenter(checkpoint, flow=alone)
+    assert len(list(segmenter.segment_many([grey(10, 70, 20)] * 4))) == 12
+
+
+@pytest.mark.parametrize("overrides", [(), BOTH])
+def test_drawing_into_a_result_changes_nothing_else(checkpoint, overrides):
+    segmenter = VideoSegmenter(checkpoint, overrides=overrides)
+    clip, flows = list(frames(5)), [np.full((48, 70, 3), 50 * t, np.uint8) for t in range(5)]
+    untouched = np.stack(clip)
+
+    def spoil(results):
+        probs = []
+        for result in results:
+            probs.append(result.prob.copy())
+            for array in (result.frame, result.flow, result.labels, result.prob):
+                array[...] = 0
+        return probs
+
+    def sessions(video):
+        session = segmenter.session()
+        return (session.step(frame) for frame in video)
+
+    for run in (segmenter.stream, partial(segmenter.stream, flows=flows), sessions):
+        plain = [result.prob for result in run(clip)]
+        np.testing.assert_array_equal(spoil(run(clip)), plain)
+        np.testing.assert_array_equal(clip, untouched)
+    assert [flow[0, 0, 0] for flow in flows] == [0, 50, 100, 150, 200]
+
+
+def test_no_more_videos_are_open_than_asked(checkpoint):
+    opened, most = set(), 0
+
+    def source(number):
+        nonlocal most
+        opened.add(number)
+        most = max(most, len(opened))
+        yield from frames(12 + number % 3)
+        opened.discard(number)
+
+    segmenter = VideoSegmenter(checkpoint)
+    results = list(segmenter.segment_many([source(number) for number in range(7)], at_once=2))
+    assert most == 2
+    lengths = [12 + number % 3 for number in range(7)]
+    for number, length in enumerate(lengths):
+        assert [result.index for which, result in results if which == number] == list(range(length))
+    with pytest.raises(UserError, match="at_once must be 1 or more"):
+        segmenter.segment_many([], at_once=0)
 
 
 def test_threads_end_with_the_stream(checkpoint):
@@ -461,17 +536,46 @@ def test_amp_is_what_the_device_has(checkpoint):
 
 
 def test_a_failed_compilation_is_said_once_and_does_no_harm(checkpoint, monkeypatch, caplog):
-    def broken(self):
-        def fail(*args, **kwargs):
-            raise RuntimeError("no C++ compiler\nand so on")
+    def broken(graph, inputs):
+        raise RuntimeError("no C++ compiler\nand so on")
 
-        self._compiled_call_impl = fail
-
-    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     compiled = [result.prob for result in VideoSegmenter(checkpoint, compile=True).stream(frames(3))]
     plain = [result.prob for result in VideoSegmenter(checkpoint).stream(frames(3))]
     np.testing.assert_array_equal(compiled, plain)
-    assert caplog.messages == ["torch.compile failed, going on without it (RuntimeError: no C++ compiler)"]
+    (message,) = caplog.messages
+    assert message.startswith("torch.compile failed, going on without it (BackendCompilerFailed: ")
+    assert "no C++ compiler" in message and "\n" not in message
+
+
+def test_other_errors_do_not_turn_compilation_off(checkpoint, monkeypatch, caplog):
+    """Once, any exception at all was taken for a failed compilation, and the network ran uncompiled ever after."""
+    calls, full = [], []
+
+    def counted(graph, inputs):
+        def run(*args):
+            if full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            calls.append(1)
+            return graph.forward(*args)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
+    segmenter = VideoSegmenter(checkpoint, compile=True)
+    clip = list(frames(4))
+    segmenter.step(clip[0])
+    full.append(True)
+    with pytest.raises(torch.OutOfMemoryError):
+        segmenter.step(clip[1])
+    with pytest.raises(torch.OutOfMemoryError):
+        VideoSegmenter(checkpoint, compile=True)
+    full.clear()
+    calls.clear()
+    with pytest.raises(ValueError, match="picture"):
+        segmenter.step(np.zeros(5))
+    assert segmenter.step(clip[1]).index == 1
+    assert calls and not caplog.messages
 
 
 def test_results_say_when_and_how_long(checkpoint):
@@ -511,27 +615,6 @@ def test_overrides_reach_model_and_inference(checkpoint):
     assert segmenter.model.policy.frames == 1
     result = next(segmenter.stream(frames(1)))
     assert np.array_equal(result.mask, result.prob > 0.9)
-
-
-def test_stretch_equals_the_release():
-    """Its writer on the stored cases: bilinear, sigmoid, min-max of each frame, rounded down to 8 bits."""
-    with np.load(Path(make_inputs.__file__).parent / "postproc.npz") as stored:
-        expected = {name: stored[name] for name in stored.files}
-    compared = 0
-    for name, logits, size in make_inputs.postproc_cases():
-        ours = to_levels(to_probability(torch.from_numpy(logits), size, stretch=True)[0, 0].numpy())
-        key = next(key for key in expected if name in key)
-        assert np.abs(ours.astype(int) - expected[key].astype(int)).max() <= 1
-        assert (ours != expected[key]).mean() < 1e-3
-        compared += 1
-    assert compared == 4
-
-
-def test_without_stretch_a_frame_may_have_no_object():
-    weak = torch.full((1, 1, 8, 8), -5.0)
-    weak[..., 4, 4] = -3.5
-    assert to_probability(weak, (8, 8)).max() < 0.05
-    assert to_probability(weak, (8, 8), stretch=True).max() == pytest.approx(1.0)
 
 
 def test_real_video_with_stored_flow(checkpoint, shared_data):

@@ -56,14 +56,15 @@ def test_the_official_decoder_reads_it():
 def test_a_track_names_what_is_not_there():
     track = MaskTrack("walk")
     mask = np.zeros((6, 9), dtype=bool)
-    track.add(mask, "00000")
+    track.add({1: mask}, "00000")
     mask[2:4, 3:8] = True
-    track.add(mask, "00001")
+    track.add({1: mask, 4: ~mask}, "00001")
     document = track.document()
-    (video,), (annotation,) = document["videos"], document["annotations"]
+    (video,), (annotation, later) = document["videos"], document["annotations"]
     assert video["file_names"] == ["walk/00000", "walk/00001"]
     assert (video["height"], video["width"], video["length"]) == (6, 9, 2)
     assert annotation["segmentations"][0] is None
     assert np.array_equal(decode(annotation["segmentations"][1]), mask)
     assert annotation["bboxes"] == [None, [3, 2, 5, 2]]
     assert annotation["areas"] == [None, 10]
+    assert (annotation["id"], later["id"], later["areas"]) == (1, 4, [None, 44])

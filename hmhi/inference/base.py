@@ -1,0 +1,112 @@
+"""What every segmenter needs: weights, a device, the size of the network's input, compiled parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from hmhi.config import Config
+from hmhi.errors import UserError
+from hmhi.models.hmhi_net import PAD_TO, HMHINet
+from hmhi.models.weights import load_state, model_from
+from hmhi.runtime.precision import amp_precision, use_channels_last
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "weights" / "hmhi_embedded.safetensors"
+"""The bundled weights: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as a checkpoint describes it, ready to run."""
+
+    model: HMHINet
+    """In eval mode, on its device."""
+    config: Config
+    """The checkpoint's, with the changes that were asked for."""
+    trained_flow: dict[str, dict[str, str]]
+    """Data set to the record of the flow that it was trained on; empty where the checkpoint does not say."""
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Size of the network's input for frames of any size."""
+
+    fixed: tuple[int, int]
+    """Height and width where `short_side` is None; the aspect of the frames is not kept."""
+    short_side: int | None = None
+    """Pixels of the short side; the aspect is kept, and both sides are rounded to multiples of `PAD_TO`."""
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the input for frames of this size."""
+        if self.short_side is None:
+            return self.fixed
+        scale = self.short_side / min(height, width)
+        rows, columns = (max(1, round(side * scale / PAD_TO)) * PAD_TO for side in (height, width))
+        return rows, columns
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """A torch device by name; ``auto`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        UserError: No such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def load_network(
+    checkpoint: str | Path | None, device: torch.device, overrides: Sequence[str], *, amp: bool = False
+) -> Network:
+    """Load a checkpoint for inference.
+
+    Args:
+        checkpoint: A file that `hmhi.load_model` reads; None takes the bundled weights.
+        device: Where the network will run.
+        overrides: ``key.sub=value`` changes of the checkpoint's config.
+        amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: The checkpoint is damaged or does not fit.
+        ConfigError: A setting is not valid.
+    """
+    path = EMBEDDED if checkpoint is None else Path(checkpoint)
+    precision = [f"infer.precision={amp_precision(device)}"] if amp else []
+    contents = load_state(path)
+    model, config = model_from(contents, path, device, [*overrides, *precision])
+    use_channels_last(model)
+    return Network(model, config, contents.get("flow", {}))
+
+
+def compile_or_warn(parts: Sequence[nn.Module], trial: Callable[[], object]) -> None:
+    """Compile modules in place; where torch cannot, say so and leave them as they were.
+
+    Args:
+        parts: Modules whose ``forward`` is compiled.
+        trial: Calls them on input of the usual size. Errors that are not the compiler's come through.
+    """
+    for part in parts:
+        part.forward = torch.compile(part.forward)
+    try:
+        trial()
+    except TorchDynamoException as error:
+        for part in parts:
+            del part.forward  # the class's own shows again
+        reason = " ".join(line for line in str(error).splitlines()[:2] if line)
+        log.warning("torch.compile failed, going on without it (%s: %s)", type(error).__name__, reason)

@@ -1,0 +1,65 @@
+"""Frames that go through the network together: of one video, or of several in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hmhi.inference.flow_stage import PreparedFrame
+from hmhi.memory.bank import Memory
+
+
+def chunks(frames: Iterable[PreparedFrame], size: int) -> Iterator[list[PreparedFrame]]:
+    """Lists of `size` frames of one video; when its source fails, first those that came before."""
+    chunk: list[PreparedFrame] = []
+    try:
+        for frame in frames:
+            chunk.append(frame)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except Exception:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
+
+
+@dataclass
+class Batch:
+    """Videos in step, and what the network remembers of them."""
+
+    videos: list[int]
+    """Numbers of the videos, in the order of the memory's rows."""
+    memory: Memory | None
+    """None where they begin."""
+
+
+def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame]) -> list[Batch]:
+    """The batches of the videos that have a frame.
+
+    A video at its first frame, or at a scene cut, begins anew, together with others whose network input is of its
+    size.
+
+    Args:
+        batches: Those of the frames before.
+        due: Number of a video to its next frame.
+    """
+    going = [batch for batch in (_without_ended(batch, due) for batch in batches) if batch.videos]
+    seen = {number for batch in going for number in batch.videos}
+    fresh: dict[torch.Size, Batch] = {}
+    for number, frame in due.items():
+        if number not in seen:
+            fresh.setdefault(frame.image_input.shape, Batch([], None)).videos.append(number)
+    return [*going, *fresh.values()]
+
+
+def _without_ended(batch: Batch, due: Mapping[int, PreparedFrame]) -> Batch:
+    """The videos of a batch that go on: those that neither end nor begin a new scene."""
+    rows = [row for row, number in enumerate(batch.videos) if number in due and not due[number].scene_cut]
+    if len(rows) == len(batch.videos) or batch.memory is None:
+        return batch
+    return Batch([batch.videos[row] for row in rows], batch.memory.rows(rows) if rows else None)
