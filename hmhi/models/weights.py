@@ -22,6 +22,7 @@ from hmhi.config import Config, config_from_dict
 from hmhi.models.backbones.base import Backbone
 from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
+from hmhi.models.foreign import read_foreign
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.imagenet import package_weights
 from hmhi.models.key_maps import (
@@ -87,12 +88,13 @@ def model_from(
     return model.eval().to(device), config
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
+def load_state(path: str | Path, *, foreign: bool = False) -> dict[str, Any]:
     """Read a weights file without executing anything in it.
 
     Args:
         path: A torch file (.pt, .pth) or a .safetensors file. For the latter the result has the form of this
             project's checkpoints: ``{"config": ..., "model": tensors}``, or bare tensors without a config.
+        foreign: Read past objects of other packages, such as mmengine's, whose places then hold nothing of use.
 
     Raises:
         FileNotFoundError: No such file.
@@ -107,6 +109,8 @@ def load_state(path: str | Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        if foreign:
+            return _load_foreign(path)
         raise CheckpointError(
             f"{path} is not a weights file, or holds Python objects beyond tensors and plain containers; it was "
             f"refused, because loading those can run any code. Ask its author for a file of tensors only"
@@ -132,6 +136,16 @@ def _check_format(contents: Mapping[str, Any], path: Path) -> None:
             f"{path} has format {found!r}, and this version of hmhi reads {FORMAT!r}; update hmhi, or use a "
             f"checkpoint that this version wrote"
         )
+
+
+def _load_foreign(path: Path) -> dict[str, Any]:
+    try:
+        contents = read_foreign(path)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not a weights file, or a damaged one ({error}); copy or download it again"
+        ) from None
+    return contents if isinstance(contents, dict) else {}
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -232,24 +246,36 @@ def _model_state(contents: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 def load_backbone(backbone: Backbone, path: str | Path) -> None:
     """Put ImageNet weights into a backbone; flow adapters, which no such file has, keep their initialisation.
 
-    Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Microsoft's Swin files
-    (``swin_tiny_patch4_window7_224.pth``), and timm's own state dicts for other timm models.
+    Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Swin weights of Microsoft
+    (``swin_tiny_patch4_window7_224.pth``) and timm, ResNet weights of torchvision and timm, timm's own for its other
+    models, and what ``tools/convert_weights.py --backbone`` writes.
 
     Raises:
         FileNotFoundError: No such file.
         CheckpointError: The file is unsafe or damaged, or does not fill the backbone completely.
     """
-    state = strip_prefixes(unwrap(load_state(path)))
+    state = strip_prefixes(unwrap(load_state(path, foreign=True)))
+    load_exactly(backbone, backbone_state(state, backbone), str(path))
+
+
+def backbone_state(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Rename published weights as a backbone has them, and add what no published file has.
+
+    Raises:
+        CheckpointError: The file's names are of no known format.
+    """
+    own = backbone.state_dict()
+    extra = {key: value for key, value in own.items() if "adapter." in key}
+    if own.keys() - extra.keys() <= state.keys():
+        return {**extra, **state}
     if isinstance(backbone, MixTransformer):
-        state = mit_to_hmhi(state)
-        adapters = {key: value for key, value in backbone.state_dict().items() if "adapter." in key}
-        state = {**adapters, **state}
-    elif "patch_embed.proj.weight" in state and "layers.0.blocks.0.norm1.weight" in state:
+        return {**extra, **mit_to_hmhi(state)}
+    if "layers.0.downsample.reduction.weight" in state:  # timm has it in the stage after, as layers.1
         renamed = {swin_key(key): value for key, value in state.items()}
-        state = {key: value for key, value in renamed.items() if key is not None}
-    else:
-        state = timm_to_hmhi(state, backbone)
-    load_exactly(backbone, state, str(path))
+        return {key: value for key, value in renamed.items() if key is not None}
+    # Files from before 2018 do not count the batches that a norm has seen, and nothing reads the count.
+    extra |= {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    return {**extra, **timm_to_hmhi(state, backbone)}
 
 
 def load_backbone_from_package(backbone: Backbone, name: str) -> None:

@@ -41,6 +41,30 @@ def test_requirements_check(repository, tmp_path):
     assert "no-such-package (found None)" in done.stderr
 
 
+def test_download_keeps_only_what_has_the_right_hash(repository, tmp_path):
+    """With a curl of our own, which writes what it is told to."""
+    scripts, tools = tmp_path / "repository" / "scripts", tmp_path / "bin"
+    scripts.mkdir(parents=True)
+    for name in ("download_weights.sh", "environment.sh"):
+        shutil.copy(repository / "scripts" / name, scripts)
+    tools.mkdir()
+    (tools / "curl").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\nprintf weights > "$2"\n'
+    )
+    (tools / "curl").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    folder = scripts.parent / "checkpoint" / "pretrained"
+    script = scripts / "download_weights.sh"
+    done = run("bash", script, "resnet50", ok=False, PATH=path)
+    assert "should begin with 0676ba61; nothing was kept" in done.stderr
+    assert not [file for file in folder.rglob("*") if file.is_file()]
+    done = run("bash", script, "swin_tiny", PATH=path)  # whose hash nobody publishes
+    assert (folder / "swin" / "swin_tiny_patch4_window7_224.pth").read_text() == "weights"
+    assert "is there already" in run("bash", script, "swin_tiny", PATH=path).stdout
+    done = run("bash", script, "mit_b9", ok=False, PATH=path)
+    assert "no mit_b9; there are: mit_b0 mit_b1" in done.stderr
+
+
 def test_infer_without_arguments_says_what_is_missing(repository):
     if (repository / "data" / "DAVIS-16").exists():
         pytest.skip("DAVIS-16 is here, so nothing is missing")

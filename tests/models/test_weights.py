@@ -8,13 +8,16 @@ import make_inputs
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import hmhi
+from hmhi.commands.convert_weights import main as convert
 from hmhi.config import ModelConfig, config_to_dict, load_config
 from hmhi.models.build import build_backbone, build_model
 from hmhi.models.key_maps import CheckpointError
-from hmhi.models.weights import load_backbone, load_model, load_state, to_safetensors
+from hmhi.models.weights import backbone_state, load_backbone, load_model, load_state, to_safetensors, unwrap
 
 SMALL = ["model.backbone=mit_b0", "model.decoder_channels=16", "model.ffn_channels=32"]
 
@@ -305,6 +308,69 @@ def test_tensors_that_no_part_of_a_timm_model_has_are_listed(tmp_path):
         load_backbone(target, tmp_path / "more.pth")
 
 
+@pytest.mark.parametrize("name", ["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"])
+def test_every_tensor_of_every_mit_is_matched(name):
+    with torch.device("meta"):
+        backbone = build_backbone(ModelConfig(backbone=name, flow_adapters=False))
+        for names in (nvidia_names, openmmlab_names, huggingface_names):
+            state = backbone_state(unwrap(names(backbone)), backbone)
+            shapes = {key: value.shape for key, value in backbone.state_dict().items()}
+            assert {key: value.shape for key, value in state.items()} == shapes
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["today", "before 2018"])
+def test_resnet_of_torchvision(tmp_path, counted):
+    """The same features as torchvision's network, from its file."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50(weights=None).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+    state = {key: value for key, value in theirs.state_dict().items() if counted or "num_batches" not in key}
+    torch.save(state, tmp_path / "resnet50-0676ba61.pth")
+    ours = build_backbone(ModelConfig(backbone="timm/resnet50")).eval()
+    load_backbone(ours, tmp_path / "resnet50-0676ba61.pth")
+    extractor = create_feature_extractor(theirs, ["layer1", "layer2", "layer3", "layer4"])
+    assert_same_features(ours, list(extractor(x := torch.randn(1, 3, 64, 96)).values()), x)
+
+    torch.save(torchvision.models.resnet101(weights=None).state_dict(), tmp_path / "resnet101.pth")
+    with pytest.raises(CheckpointError, match=r"resnet101\.pth does not fit .* 0 missing .* 306 unexpected"):
+        load_backbone(ours, tmp_path / "resnet101.pth")
+
+
+def test_swin_of_timm(tmp_path):
+    """From a file in timm's names, the features of timm's network, at a size where both shift the same windows."""
+    torch.manual_seed(0)
+    name = "swin_tiny_patch4_window7_224"
+    theirs = timm.create_model(name, pretrained=False, img_size=448).eval()
+    save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
+    ours = build_backbone(ModelConfig(backbone="swin_tiny")).eval()
+    load_backbone(ours, tmp_path / "timm.safetensors")
+    x = torch.randn(1, 3, 448, 448)
+    stages = theirs.forward_intermediates(x, indices=4, norm=False, intermediates_only=True)
+    assert_same_features(ours, stages, x)
+
+
+def assert_same_features(ours, expected, x):
+    with torch.inference_mode():
+        for mine, their in zip(ours(x, flow_from=1), expected, strict=True):
+            torch.testing.assert_close(mine, their, atol=1e-4, rtol=1e-4)
+
+
+def test_converted_backbone_is_read_back(tmp_path, capsys):
+    source = build_backbone(ModelConfig(backbone="mit_b0"))
+    torch.save(openmmlab_names(source), tmp_path / "segformer.pth")
+    converted = str(tmp_path / "mit_b0.safetensors")
+    assert convert([str(tmp_path / "segformer.pth"), converted, "--backbone", "mit_b0"]) == 0
+    assert "all 176 tensors" in capsys.readouterr().out
+    target = build_backbone(ModelConfig(backbone="mit_b0"))
+    load_backbone(target, converted)
+    for key, value in source.state_dict().items():
+        assert "adapter" in key or torch.equal(target.state_dict()[key], value)
+    assert convert([str(tmp_path / "segformer.pth"), converted, "--backbone", "mit_b1"]) == 2
+    assert "176 of another shape" in capsys.readouterr().err
+
+
 def test_wrong_backbone_weights_are_refused(tmp_path):
     """The release loads such a file without a word and trains from noise."""
     torch.save({"layer1.weight": torch.zeros(3)}, tmp_path / "other.pth")
@@ -317,7 +383,7 @@ def test_wrong_backbone_weights_are_refused(tmp_path):
 
 
 def test_features_equal_those_of_transformers(tmp_path):
-    """An independent implementation of the encoder gives the same features (its norms all use eps 1e-5)."""
+    """An independent implementation of the encoder gives the same features, once all norms use its eps."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.SegformerConfig(
         hidden_sizes=[32, 64, 160, 256], depths=[2, 2, 2, 2], num_attention_heads=[1, 2, 5, 8]
@@ -326,8 +392,10 @@ def test_features_equal_those_of_transformers(tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = build_backbone(ModelConfig(backbone="mit_b0", flow_adapters=False)).eval()
     load_backbone(ours, tmp_path / "model.safetensors")
+    for module in ours.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-5
     x = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         expected = theirs(x, output_hidden_states=True).hidden_states
-        for mine, their in zip(ours(x, flow_from=1), expected, strict=True):
-            torch.testing.assert_close(mine, their, atol=1e-3, rtol=0)
+    assert_same_features(ours, expected, x)
