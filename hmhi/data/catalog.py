@@ -30,6 +30,8 @@ class DatasetSpec:
     """Single images, ``Images/train/<stem>.*`` and ``Annotations/train/<stem>.png``, instead of videos; each
     one is a video of one frame without motion."""
 
+    lists: tuple[str, ...] = ("480p", "2016")
+    """Folders below ``ImageSets`` where DAVIS as published keeps the list files of this set."""
     step: int = 1
     """Frames of the source video from one annotated frame to the next; 5 in YouTube-VOS."""
 
@@ -54,6 +56,30 @@ _SPECS = (
         splits={"train": "train"},
         step=5,
     ),
+    DatasetSpec(
+        name="davis17",
+        folder="DAVIS-17",
+        aliases=("davis17", "DAVIS-2017", "DAVIS2017"),
+        dense=True,
+        lists=("2017",),
+    ),
+    DatasetSpec(
+        name="davis17_testdev",
+        folder="DAVIS-17",
+        aliases=("davis17", "DAVIS-2017", "DAVIS2017"),
+        splits={"val": "test-dev"},
+        lists=("2017",),
+    ),
+    *(
+        DatasetSpec(
+            name=f"ytvos{year}",
+            folder=f"YouTubeVOS-20{year}",
+            aliases=(f"ytvos{year}", f"YouTubeVOS20{year}", f"Youtube-VOS-20{year}"),
+            splits={"train": "train", "val": "valid"},
+            step=5,
+        )
+        for year in (18, 19)
+    ),
     DatasetSpec(name="fbms", folder="FBMS", aliases=("FBMS-59", "FBMS59", "FBMS2SEG_byvideo")),
     DatasetSpec(
         name="ytobj",
@@ -73,6 +99,16 @@ _SPECS = (
         splits={"val": "val"},
     ),
     DatasetSpec(name="duts", folder="DUTS", dense=True, still=True),
+    *(
+        DatasetSpec(
+            name=folder.replace("-", "").lower(),
+            folder=folder,
+            splits={"train": "train"},
+            dense=True,
+            still=True,
+        )
+        for folder in ("ECSSD", "MSRA10K", "FSS-1000", "HRSOD", "BIG", "VOC")
+    ),
 )
 
 DATASETS: Mapping[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

@@ -1,11 +1,12 @@
 """Scan a data root into videos and frames; whatever is missing or does not match is listed at once.
 
-Three layouts of a data set's folder are understood, told apart by the folders that exist:
+Four layouts of a data set's folder are understood, told apart by the folders that exist:
 
 * ours, which the release's README describes: ``{Images,Annotations,Flows}/{train,val}/<video>/<stem>.*``
 * the one its code reads: ``{frame,mask,flow}/{train,val}/<video>/<stem>.*``
 * DAVIS as published: ``JPEGImages/480p/<video>``, ``Annotations/480p/<video>``, optional
-  ``Flows/<video>`` or ``Flow/<video>``, and list files ``ImageSets/{480p,2016}/{train,val}.txt``
+  ``Flows/<video>`` or ``Flow/<video>``, and list files ``ImageSets/{480p,2016,2017}/{train,val}.txt``
+* YouTube-VOS as published: ``{train,valid}/{JPEGImages,Annotations}/<video>``, optional ``Flows`` beside them
 
 Image, flow map and mask of a frame share their stem. A flow map of frame t leads from t to t + 1, so the
 last frame has none in many data sets; it then takes the map of the frame before it. That is the only gap
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def scan_layout(
 
 
 def find_layout(root: Path, spec: DatasetSpec, split: str) -> SplitLayout:
-    """Find which of the three layouts a data set has, and its videos.
+    """Find which of the layouts a data set has, and its videos.
 
     Raises:
         DatasetNotFoundError: The data set or the split is not there.
@@ -142,17 +143,22 @@ def find_layout(root: Path, spec: DatasetSpec, split: str) -> SplitLayout:
     if split not in spec.splits:
         raise DatasetNotFoundError(f"{spec.name} has no {split!r} split, only {', '.join(spec.splits)}")
     part = spec.splits[split]
-    for images, masks, flows in (("Images", "Annotations", "Flows"), ("frame", "mask", "flow")):
-        if (base / images / part).is_dir():
-            names = tuple(list_sequences(base / images / part))
+    for kinds in (
+        (f"Images/{part}", f"Annotations/{part}", f"Flows/{part}"),
+        (f"frame/{part}", f"mask/{part}", f"flow/{part}"),
+        (f"{part}/JPEGImages", f"{part}/Annotations", f"{part}/Flows"),
+    ):
+        images, masks, flows = (base / kind for kind in kinds)
+        if images.is_dir():
+            names = tuple(list_sequences(images))
             try:
                 for name in names:
                     check_name(name)
             except UserError as error:
-                raise DatasetError(f"{base / images / part}: rename a folder", [str(error)]) from None
-            return SplitLayout(base / images / part, base / masks / part, base / flows / part, names)
+                raise DatasetError(f"{images}: rename a folder", [str(error)]) from None
+            return SplitLayout(images, masks, flows, names)
     if (base / "JPEGImages").is_dir():
-        return _davis_layout(base, part)
+        return _davis_layout(base, spec.lists, part)
     raise DatasetNotFoundError(
         f"{spec.name} has no {split!r} split: expected the folder {base / 'Images' / part}; "
         f"see docs/DATA.md for the layouts that are understood"
@@ -182,8 +188,8 @@ def find_folder(root: Path, spec: DatasetSpec) -> Path:
     return found[0]
 
 
-def _davis_layout(base: Path, part: str) -> SplitLayout:
-    lists = [base / "ImageSets" / edition / f"{part}.txt" for edition in ("480p", "2016")]
+def _davis_layout(base: Path, editions: Sequence[str], part: str) -> SplitLayout:
+    lists = [base / "ImageSets" / edition / f"{part}.txt" for edition in editions]
     list_file = next((path for path in lists if path.is_file()), None)
     if list_file is None:
         raise DatasetNotFoundError(

@@ -39,6 +39,28 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     assert video.frames[-1].flow.stem == "bear_11"
 
 
+def test_sets_with_objects_as_published(tmp_path):
+    base = tmp_path / "DAVIS-2017"
+    for name, masks in (("bear", None), ("judo", None), ("new", [0])):
+        write_video(base, name, 3, layout="davis", masks=masks)
+    for split, names in (("train", ["judo"]), ("val", ["bear"]), ("test-dev", ["new"])):
+        write_davis_list(base, split, names, edition="2017")
+    found = {}
+    for dataset, split in (("davis17", "train"), ("davis17", "val"), ("davis17_testdev", "val")):
+        (video,) = scan(tmp_path, dataset, split, need_flow=False, need_mask=True)
+        found[video.name] = [frame.mask is not None for frame in video.frames]
+    assert found == {"judo": [True] * 3, "bear": [True] * 3, "new": [True, False, False]}
+    for part, masks in (("train", None), ("valid", [5])):
+        for t in (0, 5, 10):
+            save(tmp_path / f"YouTubeVOS-2019/{part}/JPEGImages/0a2/{t:05d}.jpg", picture(t))
+        for t in masks or (0, 5, 10):
+            save(tmp_path / f"YouTubeVOS-2019/{part}/Annotations/0a2/{t:05d}.png", half_mask())
+    for split, count in (("train", 3), ("val", 1)):
+        (video,) = scan(tmp_path, "ytvos19", split, need_flow=False, need_mask=True)
+        assert len(video.frames) == 3 and sum(frame.mask is not None for frame in video.frames) == count
+    assert get_spec("ytvos19").step == 5
+
+
 def test_davis16_list_names_each_frame(tmp_path):
     base = tmp_path / "DAVIS"
     write_video(base, "bear", 3, layout="davis")
@@ -207,7 +229,9 @@ def test_hostile_folder_name(tmp_path):
 def test_unknown_name_suggests():
     with pytest.raises(ConfigError, match="did you mean 'davis16'"):
         get_spec("davis-16")
-    assert len({spec.folder for spec in DATASETS.values()}) == len(DATASETS) - 3  # DAVSOD's folder holds four
+    assert (
+        len({spec.folder for spec in DATASETS.values()}) == len(DATASETS) - 4
+    )  # DAVSOD's holds four, DAVIS-17 two
 
 
 def test_real_davis(shared_data):

@@ -21,7 +21,7 @@ from hmhi.data.prepare.recipes import RECIPES
 from hmhi.data.prepare.write import prepare
 from hmhi.data.splits import DAVIS16_TRAIN, DAVIS16_VAL, FBMS_TEST, FBMS_TRAIN, PUBLISHED
 from hmhi.errors import BadFileError
-from hmhi.media.masks import read_mask
+from hmhi.media.masks import read_mask, write_labels
 from hmhi.media.pictures import read_rgb
 
 SIZE = (12, 16)
@@ -153,6 +153,75 @@ def test_ytvos_keeps_objects_and_takes_frames_in_between(tmp_path):
     assert len(video.frames) == 11 and sorted(masks_of(video)) == ["00000", "00005", "00010"]
     with pytest.raises(SourceError, match="valid and test parts hold no usable truth"):
         prepare(RECIPES["ytvos"], [source / "train_all_frames"], tmp_path / "none")
+
+
+def davis17(base: Path):
+    sets = base / "DAVIS" / "ImageSets" / "2017"
+    sets.mkdir(parents=True)
+    for split, names in (("train", ("bear", "judo")), ("val", ("cows",)), ("test-dev", ("new",))):
+        (sets / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            for t in range(3):
+                save(base / f"DAVIS/JPEGImages/480p/{name}/{t:05d}.jpg", picture(t, SIZE))
+                if split != "test-dev" or t == 0:
+                    save(base / f"DAVIS/Annotations/480p/{name}/{t:05d}.png", two_objects(), True)
+    return base / "DAVIS"
+
+
+def test_davis17(tmp_path):
+    source = davis17(tmp_path / "source")
+    manifest = prepare(RECIPES["davis17"], [source], tmp_path / "data")
+    assert {split: counts["masks"] for split, counts in manifest["splits"].items()} == {
+        "train": 6, "val": 3, "test-dev": 1,
+    }  # fmt: skip
+    assert list(scanned(tmp_path / "data", "davis17_testdev", "val")) == ["new"]
+    assert_stored(scanned(tmp_path / "data", "davis17", "train")["judo"], two_objects())
+    shutil.rmtree(source / "JPEGImages/480p/judo")
+    with pytest.raises(SourceError, match="1 of the 2 train videos are missing: judo; --splits"):
+        prepare(RECIPES["davis17"], [source], tmp_path / "other")
+    assert list(prepare(RECIPES["davis17"], [source], tmp_path / "other", part="val")["splits"]) == [
+        "val",
+        "test-dev",
+    ]
+    (source / "Annotations/480p/cows/00002.png").unlink()
+    with pytest.raises(SourceError, match="val/cows: image 00002 has no mask"):
+        prepare(RECIPES["davis17"], [source], tmp_path / "third", part="val")
+
+
+def test_ytvos_with_objects(tmp_path):
+    for part, masks in (("train", (0, 5)), ("valid", (5,))):
+        for t in (0, 5):
+            save(tmp_path / f"source/{part}/JPEGImages/0a2/{t:05d}.jpg", picture(t, SIZE))
+        for t in masks:
+            save(tmp_path / f"source/{part}/Annotations/0a2/{t:05d}.png", two_objects(), True)
+    prepare(RECIPES["ytvos19"], [tmp_path / "source"], tmp_path / "data")
+    assert len(masks_of(scanned(tmp_path / "data", "ytvos19", "train")["0a2"])) == 2
+    val = scanned(tmp_path / "data", "ytvos19", "val")["0a2"]
+    assert [frame.stem for frame in val.frames if frame.mask is not None] == ["00005"]
+    assert_stored(val, two_objects())
+
+
+def test_single_images_of_several_layouts(tmp_path):
+    trees = {
+        "ecssd": ("images/0001.jpg", "ground_truth_mask/0001.png", "0001"),
+        "msra10k": ("MSRA10K_Imgs_GT/Imgs/9.jpg", "MSRA10K_Imgs_GT/Imgs/9.png", "9"),
+        "fss1000": ("fewshot_data/ab_wheel/1.jpg", "fewshot_data/ab_wheel/1.png", "ab_wheel_1"),
+        "big": ("val/2007_im.jpg", "val/2007_gt.png", "2007"),
+        "voc": ("VOC2012/JPEGImages/2007_1.jpg", "VOC2012/SegmentationObject/2007_1.png", "2007_1"),
+    }
+    for name, (image, mask, stem) in trees.items():
+        save(tmp_path / name / image, picture(1, SIZE))
+        ids = two_objects()
+        ids[:, 12:] = 255
+        if name == "voc":
+            write_labels(tmp_path / name / mask, ids)
+        else:
+            save(tmp_path / name / mask, HALF * 255)
+        save(tmp_path / name / "without_mask.jpg", picture(2, SIZE))
+        prepare(RECIPES[name], [tmp_path / name], tmp_path / "data")
+        videos = scanned(tmp_path / "data", name, "train")
+        assert list(videos) == [stem]
+        assert_stored(videos[stem], ids if name == "voc" else HALF)
 
 
 def fbms(base: Path):

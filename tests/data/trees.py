@@ -59,7 +59,7 @@ def write_video(
         save(masks_at / f"{first + t:05d}.png", half_mask(size))
 
 
-def write_davis_list(base: Path, split: str, lines):
-    path = base / "ImageSets" / "480p" / f"{split}.txt"
+def write_davis_list(base: Path, split: str, lines, edition="480p"):
+    path = base / "ImageSets" / edition / f"{split}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class Recipe:
     """Which pixels become foreground."""
     find: Callable[[Sequence[Path]], list[PublishedVideo]]
     """Folders of unpacked archives -> videos."""
+    listed: Callable[[Sequence[Path]], Mapping[str, Sequence[str]]] | None = None
+    """Folders of unpacked archives -> split -> names of all its videos, where the archive has lists of its own."""
     labels: Callable[[Path], np.ndarray] = read_labels
     """Reads one published mask to object ids (H, W), or to {0, 1} where its truth does not tell objects apart."""
     resize_masks: bool = False

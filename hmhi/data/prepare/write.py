@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -129,7 +129,8 @@ def _find_videos(
     left_out = Counter(video.split for video in found if not _belongs(video.split, part))
     for split, count in left_out.items():
         logger.info("left out: %d %s videos", count, split)
-    _compare_with_published(recipe, videos, part)
+    published = {split: names for (name, split), names in PUBLISHED.items() if name == recipe.name}
+    _compare_with_published(recipe, recipe.listed(folders) if recipe.listed else published, videos, part)
     counts = Counter(f"{video.split}/{video.name}" for video in videos)
     problems = [f"{name} occurs twice in the sources" for name, count in counts.items() if count > 1]
     problems += [f"{video.split}/{video.name}: {text}" for video in videos for text in video.problems]
@@ -140,19 +141,23 @@ def _find_videos(
 
 
 def _belongs(split: str, part: str | None) -> bool:
-    """Whether a split is of a part: DAVSOD has three test splits and one for validation, all of them ``val``."""
-    return part in (None, "both") or split.startswith(str(part))
+    """Whether a split is of a part; all but ``train`` are ``val``: DAVSOD has four of them, DAVIS-2017 a test-dev."""
+    if part in (None, "both"):
+        return True
+    return (split == "train") == (part == "train")
 
 
-def _compare_with_published(recipe: Recipe, videos: Sequence[PublishedVideo], part: str | None) -> None:
+def _compare_with_published(
+    recipe: Recipe, published: Mapping[str, Sequence[str]], videos: Sequence[PublishedVideo], part: str | None
+) -> None:
     """Refuse a split that lacks some of its published videos; with a part asked for, and without any, say so."""
     names = {(video.split, video.name) for video in videos}
-    for (dataset, split), published in PUBLISHED.items():
-        missing = [name for name in published if (split, name) not in names]
-        if dataset != recipe.name or not missing or not _belongs(split, part):
+    for split, complete in published.items():
+        missing = [name for name in complete if (split, name) not in names]
+        if not missing or not _belongs(split, part):
             continue
-        text = f"{len(missing)} of the {len(published)} {split} videos are missing"
-        if part is None and len(missing) < len(published):
+        text = f"{len(missing)} of the {len(complete)} {split} videos are missing"
+        if part is None and len(missing) < len(complete):
             raise SourceError(
                 f"{recipe.name}: {text}: {', '.join(missing)}; --splits train, val or both takes what is there"
             )

@@ -1,4 +1,4 @@
-"""YouTube-VOS 2018 or 2019, training part: every fifth frame, object ids kept."""
+"""YouTube-VOS 2018 and 2019: every fifth frame, object ids kept; the validation part has first masks only."""
 
 from __future__ import annotations
 
@@ -17,34 +17,68 @@ from hmhi.data.prepare.recipe import (
 from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 
-def find(folders: Sequence[Path]) -> list[PublishedVideo]:
+def find_train(folders: Sequence[Path]) -> list[PublishedVideo]:
     """Videos of ``train``; where ``train_all_frames`` is given too, with the frames between its masks.
 
     Raises:
-        SourceError: No ``train`` folder with images and annotations, or a mask without its image.
+        SourceError: No ``train`` folder with images and annotations.
     """
-    trains = [path for path in find_folders(folders, "train") if (path / "Annotations").is_dir()]
-    if not trains:
+    videos = _find("train", folders)
+    if not videos:
         raise SourceError("no folder train/Annotations (the valid and test parts hold no usable truth)")
-    every = [path / "JPEGImages" for path in find_folders(folders, "train_all_frames")]
-    images = next((path for path in every if path.is_dir()), trains[0] / "JPEGImages")
+    return videos
+
+
+def find_both(folders: Sequence[Path]) -> list[PublishedVideo]:
+    """As `find_train`, and the videos of ``valid`` with the masks of their objects' first frames.
+
+    Raises:
+        SourceError: Neither part is there.
+    """
+    videos = [*_find("train", folders), *_find("valid", folders)]
+    if not videos:
+        raise SourceError("no folder train/Annotations or valid/Annotations")
+    return videos
+
+
+def _find(part: str, folders: Sequence[Path]) -> list[PublishedVideo]:
+    bases = [path for path in find_folders(folders, part) if (path / "Annotations").is_dir()]
+    if not bases:
+        return []
+    every = [path / "JPEGImages" for path in find_folders(folders, f"{part}_all_frames")]
+    images = next((path for path in every if path.is_dir()), bases[0] / "JPEGImages")
     return [
         pair_by_stem(
-            "train",
+            part,
             masks.name,
             files_by_stem(images / masks.name, IMAGE_SUFFIXES),
             files_by_stem(masks, MASK_SUFFIXES),
             dense=False,
         )
-        for masks in subfolders(trains[0] / "Annotations")
+        for masks in subfolders(bases[0] / "Annotations")
     ]
 
+
+_SOURCE = "https://youtube-vos.org/dataset/vos/; pytracking ltr/dataset/youtubevos.py"
+_TRUTH = "object ids as palette indices"
 
 RECIPE = Recipe(
     name="ytvos",
     layout="train/JPEGImages/<id>/00000.jpg, train/Annotations/<id>/00000.png (every fifth frame), "
     "optional train_all_frames/JPEGImages/<id>",
-    source="https://youtube-vos.org/dataset/vos/; pytracking ltr/dataset/youtubevos.py",
-    truth="object ids as palette indices",
-    find=find,
+    source=_SOURCE,
+    truth=_TRUTH,
+    find=find_train,
+)
+
+OBJECT_RECIPES = tuple(
+    Recipe(
+        name=name,
+        layout="{train,valid}/{JPEGImages,Annotations}/<id>/00000.{jpg,png} (every fifth frame), optional "
+        "{train,valid}_all_frames/JPEGImages/<id>; either part is enough",
+        source=_SOURCE,
+        truth=f"{_TRUTH}; valid has those of the frames at which objects appear",
+        find=find_both,
+    )
+    for name in ("ytvos18", "ytvos19")
 )
