@@ -33,11 +33,12 @@ DOORS: dict[str, set[str]] = {
         "runtime", "viz", "data", "models", "synthetic", "evaluation", "memory", "flow", "layers", "media", "config",
         "errors", "version",
     },
+    "scale": {"runtime", "inference", "media", "errors"},
     "serve": {"runtime", "inference", "synthetic", "media", "errors", "version"},
     "reproduction": {"models", "media", "config", "errors"},
     "commands": {
-        "__init__", "reproduction", "training", "inference", "serve", "exports", "runtime", "viz", "data", "models",
-        "synthetic", "evaluation", "flow", "media", "config", "errors", "version",
+        "__init__", "reproduction", "training", "inference", "serve", "scale", "exports", "runtime", "viz", "data",
+        "models", "synthetic", "evaluation", "flow", "media", "config", "errors", "version",
     },
     "__init__": {"config", "errors", "version", "models", "inference", "evaluation"},
 }  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from hmhi.commands.errors import report_errors
+from hmhi.commands.segment_list import run_list
 from hmhi.config import load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
@@ -43,6 +44,8 @@ LOOK_AHEAD = 8  # frames that a GPU encodes in one batch; the masks are the same
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_arguments(arguments, prog)
     keep_pages()
+    if args.list is not None:
+        return run_list(args, vars(parse_arguments(["--list", "", "--output", ""])))
     try:
         # The first rank to end may have to wait for the last one.
         with process_group(timeout=timedelta(days=7)) as ranks:
@@ -57,12 +60,26 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=prog, description="Segment the salient object of videos.")
-    parser.add_argument(
-        "--input", required=True, metavar="VIDEO",
+    videos = parser.add_mutually_exclusive_group(required=True)
+    videos.add_argument(
+        "--input", metavar="VIDEO",
         help="video file, frame folder, zip, folder of these, quoted glob pattern, camera:0, or data set (davis16)",
     )  # fmt: skip
+    videos.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="a video a line, for very many; gives run-length codes alone",
+    )
     parser.add_argument("--output", type=Path, required=True, help="receives masks/<video>/<frame>.png")
     parser.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these videos")
+
+    shards = parser.add_argument_group("with --list (docs/SCALING.md)")
+    shards.add_argument(
+        "--shard", metavar="i/n", help="each n-th video from the i-th on; default: the scheduler's array job"
+    )
+    shards.add_argument("--time-limit", type=float, metavar="SECONDS", help="that a video may take")
+    shards.add_argument("--retry", action="store_true", help="do videos anew that failed before")
 
     results = parser.add_argument_group("results, beside masks")
     results.add_argument(

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
-_HEAD = 512
+HEAD = 512
 """Bytes of a file by which its container is known."""
 _SIGNATURES = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
@@ -82,11 +82,11 @@ class VideoFile:
         """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
-            head = path.read(_HEAD)
+            head = path.read(HEAD)
             path.seek(0)
         else:
             head = _read_head(path)
-        if not _is_container(head):
+        if not is_container(head):
             raise BadFileError(f"{self.name}: not a video file (or of an unknown type)")
         if isinstance(path, io.BufferedIOBase):
             self._capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
@@ -210,10 +210,10 @@ def _read_head(path: Path) -> bytes:
     except UnicodeEncodeError:  # OpenCV crashes the process on it
         raise BadFileError(f"{printable(str(path))}: the name is no UTF-8; rename the file") from None
     with path.open("rb") as stream:
-        return stream.read(_HEAD)
+        return stream.read(HEAD)
 
 
-def _is_container(head: bytes) -> bool:
+def is_container(head: bytes) -> bool:
     """Whether a file begins as containers of video do; FFmpeg's own guess would follow playlists as well."""
     return (
         head.startswith(_SIGNATURES)

@@ -10,9 +10,8 @@ from typing import BinaryIO
 from python_multipart.multipart import MultipartParseError, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from hmhi.media.video_in import HEAD, is_container
 from hmhi.serve.settings import Limits
-
-_MATROSKA = b"\x1aE\xdf\xa3"
 
 
 class UploadError(Exception):
@@ -60,15 +59,6 @@ async def receive(request: Request, path: Path, limits: Limits) -> str | None:
         raise UploadError(400, "the upload broke off") from None
 
 
-def looks_like_video(head: bytes) -> bool:
-    """Whether first bytes are those of MP4 or QuickTime, Matroska or WebM, or AVI.
-
-    Playlists, which make a decoder open other files, and all else are none.
-    """
-    boxes = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-    return head[4:8] in boxes or head.startswith(_MATROSKA) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
-
-
 class _Sink:
     """Writes what passes the limits."""
 
@@ -81,18 +71,19 @@ class _Sink:
         self._size += len(chunk)
         if self._size > self._limits.upload_bytes:
             raise _too_large(self._limits)
-        if len(self._head) < 12:
-            self._head += chunk[:12]
-            self._check(complete=False)
+        if len(self._head) < HEAD:
+            self._head += chunk[:HEAD]
+            if len(self._head) >= HEAD:
+                self._check()
         self._stream.write(chunk)
 
     def finish(self) -> None:
         if self._size == 0:
             raise UploadError(400, "no video was sent")
-        self._check(complete=True)
+        self._check()
 
-    def _check(self, *, complete: bool) -> None:
-        if (complete or len(self._head) >= 12) and not looks_like_video(self._head):
+    def _check(self) -> None:
+        if not is_container(self._head):
             raise UploadError(415, "this is not a video: send MP4, MOV, WebM, MKV or AVI")
 
 
