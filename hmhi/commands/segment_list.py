@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from hmhi.errors import UserError
-from hmhi.inference.segmenter import EMBEDDED
+from hmhi.inference.base import EMBEDDED
 from hmhi.media.atomic import file_sha256
 from hmhi.runtime.interrupt import StopSignal
 from hmhi.scale.run import Counts, Network, segment_list

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from hmhi.errors import UserError
-from hmhi.inference.segmenter import FrameResult, VideoSegmenter
+from hmhi.inference.results import FrameResult
+from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.sources import open_source
 from hmhi.media.rle import encode_mask
 
@@ -68,14 +69,13 @@ class SegmentVideo:
         seconds: Counter[str] = Counter()
         try:
             source = open_source(video)
-            record |= {"fps": source.fps, "ids": [1]}
+            record["fps"] = source.fps
             with closing(self._segmenter.stream(source)) as results:
                 for result in results:
-                    codes, scores = zip(*_objects(result), strict=True)
-                    record["masks"].append(list(codes))
-                    record["scores"].append(list(scores))
+                    record["masks"].append([_code(result.mask_of(number)) for number in result.ids])
+                    record["scores"].append([_score(result, number) for number in result.ids])
                     record["frames"] += 1
-                    record["size"] = list(result.mask.shape)
+                    record |= {"ids": list(result.ids), "size": list(result.mask.shape)}
                     seconds.update(result.seconds)
                     progress(record["frames"])
         except (UserError, ValueError, OSError) as error:
@@ -95,8 +95,10 @@ def failure(error: str, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _objects(result: FrameResult) -> Iterator[tuple[dict[str, Any] | None, float]]:
-    """Code and score of each object of a frame."""
-    found = bool(result.mask.any())
-    score = float(np.mean(result.prob[result.mask])) if found else 0.0
-    yield encode_mask(result.mask) if found else None, round(score, 4)
+def _code(mask: np.ndarray) -> dict[str, Any] | None:
+    return encode_mask(mask) if mask.any() else None
+
+
+def _score(result: FrameResult, number: int) -> float:
+    mask = result.mask_of(number)
+    return round(float(np.mean(result.prob_of(number)[mask])), 4) if mask.any() else 0.0
