@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-
 from hmhi.commands.errors import report_errors
 from hmhi.commands.segment_list import run_list
 from hmhi.config import load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
-from hmhi.inference.base import EMBEDDED
+from hmhi.inference.base import EMBEDDED, find_device
 from hmhi.inference.inputs import VideoInputs, find_inputs
 from hmhi.inference.kinds import AttentionSettings
 from hmhi.inference.outputs import KINDS, OutputSettings
@@ -229,16 +227,18 @@ def prepare_rank(
     inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
     check_output(args.output, inputs)
     checkpoint = args.checkpoint or EMBEDDED
-    on_gpu = torch.device(args.device or ranks.device).type == "cuda"
+    device = find_device(args.device or ranks.device)
     precision = [f"infer.precision={args.precision}"] if args.precision else []
     segmenter = VideoSegmenter(
         checkpoint,
-        args.device or ranks.device,
+        device,
         flow=args.flow if args.flow in METHODS else None,
         image_size=args.image_size,
         short_side=args.short_side,
         memory_frames=args.memory_frames,
-        look_ahead=LOOK_AHEAD if on_gpu and not any(video.live for video in inputs.videos) else 1,
+        look_ahead=LOOK_AHEAD
+        if device.type == "cuda" and not any(video.live for video in inputs.videos)
+        else 1,
         compile=args.compile,
         overrides=[*args.overrides, *precision],
     )

@@ -32,9 +32,9 @@ from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.directions import flow_picture, flow_start, still_picture
 from hmhi.flow.estimate import FlowEstimator, build_estimator
-from hmhi.flow.files import read_flow_rgb
+from hmhi.flow.files import check_shape, read_flow_rgb
 from hmhi.media.masks import read_mask
-from hmhi.media.pictures import SHAPE_TOLERANCE, read_rgb
+from hmhi.media.pictures import read_rgb
 from hmhi.synthetic import render_clip
 
 
@@ -242,11 +242,7 @@ def _flow_of(video: Video, number: int, image: np.ndarray, config: DataConfig) -
     if frame.flow is None:
         return still_picture(image)
     flow = read_flow_rgb(frame.flow)
-    aspect = (flow.shape[1] / flow.shape[0]) / (image.shape[1] / image.shape[0])
-    if abs(aspect - 1) > SHAPE_TOLERANCE:
-        raise BadFileError(
-            f"{frame.flow}: flow is {_size(flow)}, which is not the shape of its {_size(image)} image"
-        )
+    check_shape(flow, image, str(frame.flow))
     return flow
 
 

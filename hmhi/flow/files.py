@@ -8,7 +8,7 @@ import numpy as np
 
 from hmhi.errors import BadFileError
 from hmhi.flow.codec import flow_to_rgb, read_flo
-from hmhi.media.pictures import read_rgb, read_size
+from hmhi.media.pictures import SHAPE_TOLERANCE, read_rgb, read_size
 
 
 def read_flow_rgb(path: Path) -> np.ndarray:
@@ -25,6 +25,24 @@ def read_flow_rgb(path: Path) -> np.ndarray:
         return flow_to_rgb(flow)
     except ValueError as error:
         raise BadFileError(f"{path}: {error}") from None
+
+
+def check_shape(flow: np.ndarray, image: np.ndarray, name: str) -> None:
+    """Refuse a flow picture whose aspect is not that of its frame, such as a rotated one; its size may differ.
+
+    Args:
+        flow: (h, w, 3).
+        image: (H, W, 3).
+        name: Of the flow picture, for the message.
+
+    Raises:
+        BadFileError: The aspects differ by more than rounding.
+    """
+    (rows, columns), (height, width) = flow.shape[:2], image.shape[:2]
+    if abs(columns / rows / (width / height) - 1) > SHAPE_TOLERANCE:
+        raise BadFileError(
+            f"{name}: flow is {columns}x{rows}, which is not the shape of its {width}x{height} image"
+        )
 
 
 def read_flow_size(path: Path) -> tuple[int, int]:

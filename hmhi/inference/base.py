@@ -65,8 +65,15 @@ def find_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name} is not there: torch sees {torch.cuda.device_count()} GPUs")
+    if device.type == "cpu":
+        return device
+    accelerator = torch.accelerator.current_accelerator()
+    known = accelerator is not None and accelerator.type == device.type
+    count = torch.accelerator.device_count() if known else 0
+    if not 0 <= (device.index or 0) < count:  # torch lets numbers beyond 127 wrap around
+        raise UserError(
+            f"device {name} is not there: torch sees {count} {device.type} devices; use cpu or auto"
+        )
     return device
 
 

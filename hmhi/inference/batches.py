@@ -42,7 +42,7 @@ def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame]) -> list[
     """The batches of the videos that have a frame.
 
     A video at its first frame, or at a scene cut, begins anew, together with others whose network input is of its
-    size.
+    size. Batches become one when their memories hold frames of the same ages.
 
     Args:
         batches: Those of the frames before.
@@ -50,11 +50,25 @@ def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame]) -> list[
     """
     going = [batch for batch in (_without_ended(batch, due) for batch in batches) if batch.videos]
     seen = {number for batch in going for number in batch.videos}
+    alike: dict[object, list[Batch]] = {}
+    for batch in going:
+        assert batch.memory is not None  # each has been through the network
+        key = due[batch.videos[0]].image_input.shape, batch.memory.ages
+        alike.setdefault(key, []).append(batch)
     fresh: dict[torch.Size, Batch] = {}
     for number, frame in due.items():
         if number not in seen:
             fresh.setdefault(frame.image_input.shape, Batch([], None)).videos.append(number)
-    return [*going, *fresh.values()]
+    return [*map(_join, alike.values()), *fresh.values()]
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    first, *others = batches
+    if not others:
+        return first
+    assert first.memory is not None
+    memory = first.memory.join([batch.memory for batch in others if batch.memory is not None])
+    return Batch([number for batch in batches for number in batch.videos], memory)
 
 
 def _without_ended(batch: Batch, due: Mapping[int, PreparedFrame]) -> Batch:

@@ -22,7 +22,7 @@ from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb
 from hmhi.flow.directions import flow_picture, still_picture
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator, ReducingEstimator
-from hmhi.flow.files import read_flow_rgb
+from hmhi.flow.files import check_shape, read_flow_rgb
 from hmhi.inference.scenes import is_cut
 from hmhi.inference.sources import Source, SourceFrame
 from hmhi.runtime.pipeline import run_ahead
@@ -171,7 +171,11 @@ class FlowStage:
                 position = index + 1
                 if flow is None:
                     raise UserError(f"frame {index} has no stored flow")
-                yield self._with_flow(item, read_flow_rgb(flow) if isinstance(flow, Path) else flow, begin)
+                picture = read_flow_rgb(flow) if isinstance(flow, Path) else flow
+                check_shape(
+                    picture, item.source.image, str(flow) if isinstance(flow, Path) else f"frame {index}"
+                )
+                yield self._with_flow(item, picture, begin)
 
     def _estimate(self, frames: Sequence[_DecodedFrame]) -> Iterator[np.ndarray]:
         """Flow (rows, columns, 2) from each frame to its next one, if it has one, then to its previous one.
@@ -188,17 +192,21 @@ class FlowStage:
             for neighbour in (item.following, item.previous)
             if neighbour is not None
         ]
+        fields: Sequence[np.ndarray] | np.ndarray
         try:
             with self._lock:
                 if len(pairs) > 1 and isinstance(self._estimator, BatchEstimator):
                     starts, ends = zip(*pairs, strict=True)
-                    return iter(self._estimator.batch(np.stack(starts), np.stack(ends)))
-                return iter([self._estimator(start, end) for start, end in pairs])
+                    fields = self._estimator.batch(np.stack(starts), np.stack(ends))
+                else:
+                    fields = [self._estimator(start, end) for start, end in pairs]
+            _check_fields(fields, len(pairs))
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, cv2.error) as error:
             numbers = ", ".join(str(item.source.index) for item in frames)
             raise UserError(f"flow of frame {numbers} cannot be computed: {error}") from error
+        return iter(fields)
 
     def _resize(self, image: np.ndarray) -> Tensor:
         return to_input(image, self._input_size(image.shape[0], image.shape[1]))
@@ -211,3 +219,18 @@ class FlowStage:
         return PreparedFrame(
             decoded.source, flow, decoded.scene_cut, decoded.image_input, flow_input, seconds
         )
+
+
+def _check_fields(fields: Sequence[np.ndarray] | np.ndarray, count: int) -> None:
+    """Refuse what an estimator returns if it is not flow, (rows, columns, 2) of finite numbers for each pair."""
+    if not isinstance(fields, Sequence | np.ndarray) or len(fields) != count:
+        raise UserError(f"the estimator returned {_describe(fields)} for {count} pairs of frames")
+    for field in fields:
+        if not isinstance(field, np.ndarray) or field.ndim != 3 or field.shape[2] != 2 or not field.size:
+            raise UserError(f"the estimator returned {_describe(field)}, not flow of shape (H, W, 2)")
+        if not np.isfinite(field).all():
+            raise UserError("the estimator returned flow that is NaN or infinite")
+
+
+def _describe(value: object) -> str:
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

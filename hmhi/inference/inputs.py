@@ -105,11 +105,11 @@ def find_inputs(
                 f"--flow stored belongs to a data set's name, and {source} is none; name a folder"
             )
         folder = None if flow is None or flow in METHODS else Path(flow)
-        folders = [Path(source)] if Path(source).is_dir() else []
+        videos = find_videos(source, folder, names)
+        folders = [Path(source)] if Path(source).is_dir() else [*filter(None, map(_folder_of, videos))]
         return VideoInputs(
-            find_videos(source, folder, names), folder, truth_folder(Path(source)), None,
-            folders + ([folder] if folder else []),
-        )  # fmt: skip
+            videos, folder, truth_folder(Path(source)), None, folders + ([folder] if folder else [])
+        )
     spec = DATASETS[source]
     if spec.still:
         raise UserError(f"{source} holds single images, not videos")
@@ -216,6 +216,13 @@ def _find_at(path: Path) -> Iterator[tuple[str, Path]]:
                 yield safe_name(entry.stem), entry
             elif entry.is_dir() and _frames(entry):
                 yield safe_name(entry.name), entry
+
+
+def _folder_of(video: InputVideo) -> Path | None:
+    """The folder whose images are a video's frames."""
+    if isinstance(video.source, tuple):
+        return video.source[0].parent
+    return video.source if isinstance(video.source, Path) and video.source.is_dir() else None
 
 
 def _frames(path: Path) -> list[Path]:

@@ -5,7 +5,9 @@ So a name stands for finished work. `hmhi.inference.kinds` has each kind.
 
 from __future__ import annotations
 
+import errno
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -16,6 +18,7 @@ from types import TracebackType
 
 import numpy as np
 
+from hmhi.errors import UserError
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.kinds import (
     Attention,
@@ -123,6 +126,8 @@ class ResultWriter:
             _remove(path)
 
     def __enter__(self) -> ResultWriter:
+        if self._work.parent.is_symlink():
+            raise UserError(f"{self._work.parent} is a link; results grow there and nowhere else: remove it")
         _remove(self._work)  # of a run that was killed
         self._work.mkdir(parents=True)
         with ExitStack() as stack:
@@ -185,7 +190,7 @@ class ResultWriter:
         for target in self._targets:
             _remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self._work / target.parent.name).rename(target)
+            _move(self._work / target.parent.name, target)
 
 
 def write_failure(folder: Path, video: InputVideo, reason: str, trace: str | None) -> Path:
@@ -212,7 +217,24 @@ def _close(
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    """Remove a file, a folder, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Give a finished result its name, also where its folder is a link to another disk; whole or not at all."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        growing = target.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            shutil.move(source, growing)
+            growing.rename(target)
+        except BaseException:
+            _remove(growing)
+            raise

@@ -22,7 +22,10 @@ def check_output(folder: Path, inputs: VideoInputs) -> None:
     Raises:
         UserError: The folder lies in the input, or the input among its results.
     """
-    place = folder.resolve()
+    try:
+        place = folder.resolve()
+    except RuntimeError:  # of Python 3.11 and 3.12; later ones fail where the folder is made
+        raise UserError(f"--output {folder}: its symbolic links lead in a circle") from None
     for read in inputs.folders:
         if place == read.resolve() or read.resolve() in place.parents:
             raise UserError(f"--output {folder} lies inside the input {read}; choose a folder outside it")

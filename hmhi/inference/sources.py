@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from hmhi.media.pictures import read_rgb, to_rgb
 from hmhi.media.video_in import VideoFile
 
 CAMERA = "camera:"
+CAMERAS = 100  # OpenCV takes larger numbers for other drivers
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,7 @@ def open_source(
         if (start, end, every, fps) != (None, None, 1, None):
             raise UserError(f"{source.name} is open already; give start, end, every and fps to open_source")
         return source
-    if every < 1:
-        raise UserError(f"every must be 1 or more, got {every}")
+    check_every(every)
     if fps is not None and not 0 < fps < math.inf:
         raise UserError(f"fps must be positive, got {fps}")
     opened = replace(
@@ -229,6 +230,16 @@ def open_source(
                 f"{opened.name}: where {position} lies is not known, as it has no times; give fps or a frame number"
             )
     return opened
+
+
+def check_every(every: int) -> None:
+    """Refuse an `every` that is no whole number from 1.
+
+    Raises:
+        UserError: It is none.
+    """
+    if not isinstance(every, Integral) or every < 1:
+        raise UserError(f"every must be 1 or more, a whole number; got {every}")
 
 
 def parse_position(text: int | str, name: str = "position") -> Position:
@@ -331,8 +342,8 @@ def _video_entries(file: Path | io.BufferedIOBase) -> Iterator[Entry]:
 
 def _camera(name: str, fps: float | None) -> Source:
     number = name.removeprefix(CAMERA)
-    if not number.isdecimal():
-        raise UserError(f"{name}: a camera is called by its number, such as camera:0")
+    if not (number.isdecimal() and int(number) < CAMERAS):
+        raise UserError(f"{name}: a camera is called by its number, such as camera:0, up to {CAMERAS - 1}")
     capture = cv2.VideoCapture(int(number))
     if not capture.isOpened():
         raise OSError(f"{name} cannot be opened; is it connected, and free?")

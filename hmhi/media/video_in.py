@@ -80,6 +80,7 @@ class VideoFile:
         """For messages."""
         self.passed = 0
         """Frames that `advance` has gone to; the present one has the number ``passed - 1``."""
+        self._reached: float | None = None  # time of the last frame
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
             head = path.read(HEAD)
@@ -140,6 +141,7 @@ class VideoFile:
         """
         if self._capture.grab():
             self.passed += 1
+            self._reached = self.time
             return True
         later = self._frames_behind_damage()
         missing = (self.stated_frames or 0) - self.passed
@@ -148,7 +150,7 @@ class VideoFile:
             raise BadFileError(
                 f"{self.name}: frame {self.passed} cannot be decoded, though later ones can; the file is damaged"
             )
-        if missing > max(2, self.passed // 20):
+        if missing > max(2, self.passed // 20) and not self._lasts_as_stated():
             log.warning(
                 "%s ends after %d of the %d frames that it states; it may be cut off",
                 self.name, self.passed, self.passed + missing,
@@ -165,6 +167,13 @@ class VideoFile:
         if not good:
             raise BadFileError(f"{self.name}: frame {self.passed - 1} cannot be decoded")
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def _lasts_as_stated(self) -> bool:
+        """Whether the last frame stands where the file should end; a varying rate makes its frames hard to count."""
+        if self._reached is None or not self.fps or not self.stated_frames:
+            return False
+        length = self.stated_frames / self.fps
+        return length - self._reached <= max(0.05 * length, 2 / self.fps)
 
     def _frames_behind_damage(self) -> int:
         found = failures = 0

@@ -169,6 +169,25 @@ class Memory:
     banks: Mapping[int, MemoryBank] = field(default_factory=dict)
     """Encoder stage (1-4) to its bank."""
 
+    @property
+    def ages(self) -> tuple[tuple[int, ...], ...]:
+        """How many frames ago each slot of each bank was written; memories of equal ages can be joined."""
+        return tuple(tuple(self.frame - frame for frame in bank.frames) for bank in self.banks.values())
+
     def rows(self, kept: Sequence[int]) -> Memory:
         """The memory of some videos of the batch, in the order given."""
         return replace(self, banks={stage: bank.rows(kept) for stage, bank in self.banks.items()})
+
+    def join(self, others: Sequence[Memory]) -> Memory:
+        """The memory of this batch and of others, whose `ages` are the same; frames are numbered as in this one."""
+        banks = {
+            stage: replace(bank, slots=tuple(map(_join_slots, bank.slots, *(m.banks[stage].slots for m in others))))
+            for stage, bank in self.banks.items()
+        }  # fmt: skip
+        return replace(self, banks=banks)
+
+
+def _join_slots(first: Slot, *others: Slot) -> Slot:
+    slots = (first, *others)
+    tensors = {name: torch.cat([slot.tensors[name] for slot in slots]) for name in first.tensors}
+    return replace(first, tensors=tensors)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator
 from typing import TypeVar
 
+log = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
+
+PATIENCE = 5.0
+"""Seconds that closing waits for a thread; one that waits itself, for a camera or a generator, is left behind."""
 
 
 def run_ahead(items: Iterator[Item], depth: int, name: str) -> Generator[Item, None, None]:
@@ -48,4 +54,6 @@ def run_ahead(items: Iterator[Item], depth: int, name: str) -> Generator[Item, N
     finally:
         stopped.set()
         room.release()
-        thread.join()
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            log.warning("%s is still busy; its thread ends as soon as it is not", name)

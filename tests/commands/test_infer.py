@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -185,6 +186,11 @@ def test_a_data_set_by_name(infer, tmp_path):
         (["--input", "in", "--output", "out", "--image-size", "64", "--short-side", "64"], "not both"),
         (["--input", "in", "--output", "out", "--start", "9"], "there is no frame from 9"),
         (["--input", "davis16", "--output", "out"], "docs/DATA.md"),
+        (["--input", "in", "--output", "out", "--device", "banana"], "unknown device 'banana'"),
+        (["--input", "in", "--output", "out", "--device", "meta"], "device meta is not there"),
+        (["--input", f"camera:{10**30}", "--output", "out"], "called by its number"),
+        (["--input", "in", "--output", "loop"], "loop"),
+        (["--input", "in/*", "--output", "in/a/out"], "inside the input"),
         (["--input", "in/cut", "--output", "out"], "00001.jpg"),
     ],
 )
@@ -192,6 +198,7 @@ def test_mistakes_are_one_line_and_exit_2(infer, tmp_path, monkeypatch, argument
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     write_frames(tmp_path / "in" / "a")
+    Path("loop").symlink_to("loop")
     if "in/cut" in arguments:
         broken = write_frames(tmp_path / "in" / "cut") / "00001.jpg"
         broken.write_bytes(broken.read_bytes()[:300])
@@ -258,6 +265,8 @@ def test_without_ffmpeg(infer, tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.mp4")
     for module in (segment, rendered, video_out):
         monkeypatch.setattr(module, "ffmpeg", lambda: None)
+    for module in (segment, rendered):
+        monkeypatch.setattr(module, "has_av", lambda: False)
     monkeypatch.setattr(video_out, "_has_h264", lambda: False)
     done = infer("--input", path, "--output", tmp_path / "out", "--overlay")
     assert "without ffmpeg" in done.stderr

@@ -1,10 +1,14 @@
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from results_of import result_of, result_of_objects
 
+from hmhi.errors import UserError
 from hmhi.inference.inputs import find_videos
 from hmhi.inference.kinds import Coco, Masks, Strip
 from hmhi.inference.outputs import KINDS, OutputSettings, ResultWriter
@@ -199,3 +203,40 @@ def test_a_strip_of_a_long_video(tmp_path):
     shown = strip[120, 160::320, 0].astype(int)
     assert shown[0] == 0 and shown[-1] > 200
     assert (np.diff(shown) > 40).all() and (np.diff(shown) < 85).all()
+
+
+def write_all(folder, opened):
+    with ResultWriter(OutputSettings(folder), *opened) as writer:
+        for result in results(opened[1]):
+            writer.write(result)
+
+
+def test_a_link_in_the_output_is_not_followed(tmp_path, opened):
+    """Once, `.partial/clip` was removed and written wherever a link led."""
+    elsewhere = tmp_path / "elsewhere" / "clip"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "precious.txt").write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".partial").symlink_to(elsewhere.parent)
+    with pytest.raises(UserError, match="is a link"):
+        write_all(out, opened)
+    (out / ".partial").unlink()
+    (out / "masks").mkdir()
+    (out / "masks" / "clip").symlink_to(elsewhere)
+    write_all(out, opened)
+    assert not (out / "masks" / "clip").is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second disk")
+def test_masks_may_be_linked_to_another_disk(tmp_path, opened):
+    """Once, renaming failed there, after all the work."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        assert os.stat(other).st_dev != os.stat(tmp_path).st_dev
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "masks").symlink_to(other)
+        for _ in range(2):  # the second time over the first
+            write_all(tmp_path / "out", opened)
+            assert sorted(os.listdir(other)) == ["clip"]
+            assert len(os.listdir(Path(other) / "clip")) == 3

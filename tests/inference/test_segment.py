@@ -13,6 +13,7 @@ from PIL import Image
 from small_model import save_small_checkpoint
 from tiny import run_ranks
 
+from hmhi.errors import UserError
 from hmhi.inference.inputs import InputVideo, find_inputs, find_videos
 from hmhi.inference.outputs import OutputSettings, ResultWriter
 from hmhi.inference.run_record import check_output, check_settings, write_record
@@ -263,6 +264,13 @@ def test_nothing_is_written_where_the_input_lies(tmp_path):
         with pytest.raises(ValueError, match="inside the input"):
             check_output(folder, inputs)
     check_output(frames, find_inputs(str(frames / "00000.png")))  # beside a file is another matter
+    for pattern in ("in/*", "in/a/*.png", "i*/**/*.png"):
+        with pytest.raises(ValueError, match="inside the input"):
+            check_output(frames / "out", find_inputs(f"{tmp_path}/{pattern}"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises((UserError, OSError), match=r"circle|Too many levels"):
+        check_output(tmp_path / "loop", inputs)
+        (tmp_path / "loop").mkdir(parents=True)
     masks = write_frames(tmp_path / "out" / "masks" / "a", 1)
     for source in (masks, masks.parent):
         with pytest.raises(ValueError, match="among the results"):
@@ -295,6 +303,7 @@ def test_settings_do_not_mix(tmp_path):
     ("options", "message"),
     [
         ({"every": 0}, "every must be 1 or more"),
+        ({"every": 1.5}, "every must be 1 or more, a whole number; got 1.5"),
         ({"fps": 0.0}, "fps must be positive"),
         ({"start": "soon"}, "start must be a frame number"),
         ({"end": "-1"}, "end must be a frame number"),

@@ -329,6 +329,25 @@ def test_many_videos_are_what_they_are_alone(checkpoint, short_side):
     assert list(segmenter.segment_many([])) == []
 
 
+def test_videos_that_a_scene_cut_parts_meet_again(checkpoint):
+    """Once, each cut left one batch more for good."""
+    segmenter = VideoSegmenter(checkpoint, memory_frames=2)
+    videos = [list(frames(9)), [*frames(3), *(255 - frame for frame in frames(6))]]
+    expected = [[result.prob for result in segmenter.stream(video, scene_cuts=True)] for video in videos]
+    batches, encode = [], segmenter.model.encode
+
+    def watched(image, flow):
+        batches.append(len(image))
+        return encode(image, flow)
+
+    segmenter.model.encode = watched
+    together = [[], []]
+    for number, result in segmenter.segment_many(videos, scene_cuts=True):
+        together[number].append(result.prob)
+    assert batches == [2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2]
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+
+
 def test_live_steps(checkpoint):
     """Flow is minus that to the frame before; each video begins anew."""
     segmenter = VideoSegmenter(checkpoint)
@@ -469,6 +488,43 @@ def test_an_error_comes_after_the_frames_before_it(checkpoint):
         next(stream)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned NoneType"),
+        (np.zeros((40, 40)), r"an array of shape \(40, 40\), not flow"),
+        (np.full((40, 40, 2), np.nan), "NaN or infinite"),
+    ],
+    ids=["nothing", "one channel", "not a number"],
+)
+def test_an_estimator_that_returns_no_flow(checkpoint, returned, message):
+    class Batches:
+        def __call__(self, a, b):
+            return returned
+
+        def batch(self, a, b):
+            return None if returned is None else np.stack([returned] * len(a))
+
+    for flow, look_ahead in ((lambda a, b: returned, 1), (Batches(), 2)):
+        segmenter = VideoSegmenter(checkpoint, flow=flow, look_ahead=look_ahead)
+        with pytest.raises(UserError, match=f"flow of frame 0.* cannot be computed: .*{message}"):
+            list(segmenter.stream(grey(10, 70, 20)))
+
+
+def test_stored_flow_of_another_shape_is_refused(checkpoint, tmp_path):
+    """Training refuses a rotated map, too; its size may be any."""
+    segmenter, path = VideoSegmenter(checkpoint), tmp_path / "1.png"
+    flows = [np.full((24, 35, 3), 255, np.uint8), np.full((70, 48, 3), 255, np.uint8)]
+    Image.fromarray(flows[1]).save(path)
+    for second, name in ((flows[1], "frame 1"), (path, r".*1\.png")):
+        stream = segmenter.stream(frames(2), [flows[0], second])
+        assert next(stream).index == 0
+        with pytest.raises(
+            UserError, match=f"{name}: flow is 48x70, which is not the shape of its 70x48 image"
+        ):
+            next(stream)
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["stored flow", "computed flow"])
 def test_a_size_change_names_the_frame(checkpoint, given):
     clip = [*frames(2), next(frames(1, (40, 40)))]
@@ -518,7 +574,11 @@ def test_settings_that_make_no_sense(checkpoint):
         ({"image_size": 0}, "infer.image_size"),
         ({"memory_frames": 0}, "model.memory_frames"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": "cuda:-1"}, "unknown device 'cuda:-1'"),
         ({"device": "cuda:99"}, "cuda:99 is not there"),
+        ({"device": "cuda:1000"}, "cuda:1000 is not there"),
+        ({"device": "meta"}, "meta is not there"),
+        ({"device": "xpu"}, "xpu is not there"),
     ]:
         with pytest.raises(ValueError, match=message):
             VideoSegmenter(checkpoint, **settings)

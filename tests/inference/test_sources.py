@@ -281,6 +281,7 @@ def test_a_damaged_frame_in_the_middle_of_a_video_and_a_video_cut_off(tmp_path, 
         (lambda _: picture(0), ValueError, "is one frame; give a list of them"),
         (lambda _: [], ValueError, "frames: there is no frame"),
         (lambda _: "camera:one", ValueError, "called by its number"),
+        (lambda _: "camera:700", ValueError, "called by its number"),
     ],
 )
 def test_what_cannot_be_opened(tmp_path, make, error, message):

@@ -11,7 +11,7 @@ import pytest
 from hmhi.errors import BadFileError
 from hmhi.media.packs import IMAGE_SUFFIXES, list_files
 from hmhi.media.pictures import read_rgb, read_size
-from hmhi.media.video_in import count_frames
+from hmhi.media.video_in import VideoFile, count_frames
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -102,3 +102,20 @@ def test_usual_containers_are_read(tmp_path, suffix):
     if made.returncode:
         pytest.skip(f"this ffmpeg writes no {suffix}")
     assert count_frames(path) >= 4
+
+
+@needs_ffmpeg
+def test_a_varying_rate_is_no_broken_file(tmp_path, caplog):
+    """30 frames in 16 seconds, whose container counts 492; one that is cut off is still said to be."""
+    times = "setpts=if(lt(N\\,20)\\,N*0.02\\,0.4+(N-20)*1.0)/TB"
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=30", "-frames:v", "30", "-vf", times]
+    path = tmp_path / "slow.mkv"
+    command = ["ffmpeg", "-loglevel", "error", *source, "-fps_mode", "vfr", "-c:v", "mpeg4", str(path)]
+    subprocess.run(command, check=True)
+    with VideoFile(path) as video:
+        assert (video.stated_frames or 0) > 100
+    assert count_frames(path) == 30
+    assert not caplog.messages
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert count_frames(path) < 30
+    assert "it may be cut off" in caplog.text

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hmhi.memory.bank import BankPolicy, MemoryBank, Slot
+from hmhi.memory.bank import BankPolicy, Memory, MemoryBank, Slot
 
 
 def slot(frame: int, grid: tuple[int, int] = (2, 2), rows: int = 1, **fields) -> Slot:
@@ -100,6 +100,19 @@ def test_rows_are_chosen_in_the_order_given():
     key = torch.arange(3.0)[:, None, None].expand(3, 4, 2)
     bank = bank.append(Slot(0, (2, 2), {"key": key})).rows([2, 0])
     assert bank.joined("key")[:, 0, 0].tolist() == [2, 0]
+
+
+def test_memories_whose_frames_are_of_the_same_ages_are_joined():
+    """A batch at frame 7 of its videos takes in one that is at frame 5 of its own."""
+    policy = BankPolicy(frames=2, interval=2)
+    older, newer = (Memory(seen, {4: filled(policy, seen)}) for seen in (7, 5))
+    assert older.ages == newer.ages == ((3, 1),)
+    assert older.ages != Memory(6, {4: filled(policy, 6)}).ages
+    joined = older.join([newer, newer])
+    assert (joined.frame, joined.banks[4].frames) == (7, (4, 6))
+    assert joined.banks[4].joined("key")[:, ::4, 0].tolist() == [[4, 6], [2, 4], [2, 4]]
+    assert joined.rows([1]).banks[4].joined("key").equal(newer.banks[4].joined("key"))
+    assert older.banks[4].slots[0].rows == 1  # as it was
 
 
 @pytest.mark.parametrize("other", [slot(1, (2, 3)), slot(1, (1, 4)), slot(1, rows=2)], ids=str)

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from hmhi.runtime import pipeline
 from hmhi.runtime.pipeline import run_ahead
 
 
@@ -76,4 +77,29 @@ def test_an_error_of_the_consumer_ends_all_threads():
 
     with pytest.raises(KeyError):
         consume()
+    assert ours() == []
+
+
+def test_closing_does_not_wait_for_a_blocked_source(monkeypatch, caplog):
+    """Such as a camera that gives no picture; its thread ends once it does."""
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.2)
+    blocked, closed = threading.Event(), threading.Event()
+
+    def source():
+        try:
+            yield 0
+            blocked.wait()
+            yield 1
+        finally:
+            closed.set()
+
+    stream = stages(source())
+    assert next(stream) == 0
+    stream.close()
+    assert not closed.is_set()
+    assert "is still busy" in caplog.text
+    blocked.set()
+    assert closed.wait(10)
+    for thread in ours():
+        thread.join(10)
     assert ours() == []
