@@ -18,7 +18,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import yaml
 from omegaconf import OmegaConf
@@ -30,6 +30,7 @@ Inputs = Literal["image+flow", "image", "flow"]
 Interaction = Literal["sgim", "plam", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["hmhi", "hmmn", "stma"]
+_KINDS = get_args(Kind)
 
 
 class ConfigError(UserError):
@@ -69,11 +70,73 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HMMNConfig(Section):
+    """HMMN (Seong et al., ICCV 2021); what differs from the paper stands in docs/PAPER_MAP.md."""
+
+    prefix = "model.hmmn."
+
+    trunk: Literal["resnet50", "resnet18", "lite0", "lite1", "lite2"] = "resnet50"
+    """Encoder, one for frames and one for frames with masks; ``lite`` is EfficientNet-Lite."""
+    key_channels: list[int] = field(default_factory=lambda: [64, 128, 128], metadata={"at_least": 1})
+    """Width of keys at strides 4, 8 and 16."""
+    value_channels: list[int] = field(default_factory=lambda: [128, 256, 512], metadata={"at_least": 1})
+    """Width of values at strides 4, 8 and 16."""
+    decoder_channels: int = field(default=256, metadata={"at_least": 1})
+    """Width of the decoder."""
+    memory_interval: int = field(default=5, metadata={"at_least": 1})
+    """Every so many frames one persists in the coarse memory; the first and the newest are always there."""
+    memory_frames: int = 64
+    """Frames that persist in the coarse memory before the oldest after the first is dropped; 0 sets no limit."""
+    topk: int = field(default=32, metadata={"at_least": 1})
+    """Coarse cells that a query reads finely at stride 8; a quarter of them at stride 4."""
+    fine_levels: list[int] = field(default_factory=lambda: [3, 2])
+    """Levels with a fine memory: 3 (stride 8), 2 (stride 4), both or none."""
+    fine_every: bool = False
+    """Keep fine memories of the frames of the coarse one, not of the first and the newest alone (Table 6d)."""
+    kernel: Literal["local", "global", "none"] = "local"
+    """What guides the coarse read in use: places followed within a window, the best match anywhere, nothing."""
+    window: int = field(default=7, metadata={"at_least": 1})
+    """Side of the window of one motion step, in cells of stride 16; odd."""
+    sigma: float = field(default=3.0, metadata={"above": 0})
+    """Width of the kernel for the newest frame, in cells."""
+    sigma_factor: float = 0.5
+    """Growth of the width with the age of a frame."""
+    sigma_rule: Literal["release", "paper"] = "release"
+    """sigma * (1 + factor * age), or sigma + factor * age."""
+    track_twice: bool = True
+    """Centre the kernel of older frames one motion step beyond the followed place, as the release does."""
+    detach_masks: bool = False
+    """Stop gradients where predicted masks enter the memory."""
+    fine_dropout: list[float] = field(
+        default_factory=lambda: [1.0, 0.5], metadata={"at_least": 0, "at_most": 1}
+    )
+    """Rate at which training leaves a fine read out, at the start and at the end of the run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, length in (("key_channels", 3), ("value_channels", 3), ("fine_dropout", 2)):
+            if len(getattr(self, name)) != length:
+                raise ConfigError(
+                    f"{self.prefix}{name} must hold {length} numbers, got {getattr(self, name)}"
+                )
+        if self.fine_levels not in ([3, 2], [3], [2], []):
+            raise ConfigError(
+                f"{self.prefix}fine_levels must be [3,2], [3], [2] or [], got {self.fine_levels}"
+            )
+        if self.window % 2 == 0:
+            raise ConfigError(f"{self.prefix}window must be odd, got {self.window}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
-    """The network (paper sections 3.1-3.4)."""
+    """The network. Fields without a section of their own are HMHI-Net's (paper sections 3.1-3.4)."""
 
     prefix = "model."
 
+    kind: Kind = "hmhi"
+    """HMHI-Net, which finds the salient object by itself, or HMMN or STMA, which follow objects given by masks."""
+    hmmn: HMMNConfig = field(default_factory=HMMNConfig)
+    """Settings of HMMN."""
     backbone: str = "mit_b1"
     """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, ``lite0`` ... ``lite2`` (EfficientNet-Lite), or a timm model with
     feature maps at strides 4 to 32 (``timm/resnet50``)."""
@@ -112,6 +175,11 @@ class ModelConfig(Section):
                 f"model.high_to_shallow and model.shallow_to_high need two memory banks to connect; "
                 f"set both to none, or give model.memory_stages two stages (it is {stages})"
             )
+        for key in dataclasses.fields(self):
+            owner = key.name if key.name in _KINDS else "hmhi"
+            default = key.default_factory() if callable(key.default_factory) else key.default
+            if key.name != "kind" and owner != self.kind and getattr(self, key.name) != default:
+                raise ConfigError(f"model.{key.name} belongs to kind {owner}, but model.kind is {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)

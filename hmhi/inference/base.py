@@ -97,6 +97,11 @@ def load_network(
     precision = [f"infer.precision={amp_precision(device)}"] if amp else []
     contents = load_state(path)
     model, config = model_from(contents, path, device, [*overrides, *precision])
+    if not isinstance(model, HMHINet):
+        raise UserError(
+            f"{path} holds {model.traits.kind.upper()}, which follows objects given by masks, and no masks are read "
+            f"here; use hmhi.load_model and the model's step(image, state, given)"
+        )
     use_channels_last(model)
     return Network(model, config, contents.get("flow", {}))
 

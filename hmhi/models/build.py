@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
-from hmhi.config import ConfigError, ModelConfig
+from hmhi.config import ConfigError, HMMNConfig, ModelConfig
 from hmhi.memory.bank import BankPolicy
 from hmhi.memory.encoder import MemoryEncoder
 from hmhi.memory.readout import MemoryReadout
+from hmhi.memory.tracking import Kernel
 from hmhi.models.backbones.base import Backbone
 from hmhi.models.backbones.mit import DEPTHS, MixTransformer
 from hmhi.models.decoder import Decoder
 from hmhi.models.dual_encoder import DualEncoder
 from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.hmmn import HMMN
 from hmhi.models.interaction import PLAM, SGIM
 
 TIMM_NAMES = {
@@ -24,12 +28,20 @@ TIMM_NAMES = {
 SHALLOW_STAGES = (1, 2)  # read with rotary positions and top-k; the others with sine positions and all keys
 
 
-def build_model(config: ModelConfig) -> HMHINet:
-    """Build HMHI-Net with random weights.
+def build_model(config: ModelConfig) -> HMHINet | HMMN:
+    """Build the network of a kind, with random weights.
 
     Raises:
         ConfigError: The backbone's name is unknown, or the backbone does not fit.
     """
+    if config.kind == "hmhi":
+        return _build_hmhi(config)
+    if config.kind == "hmmn":
+        return _build_hmmn(config.hmmn)
+    raise ConfigError(f"model.kind={config.kind} is not built yet")
+
+
+def _build_hmhi(config: ModelConfig) -> HMHINet:
     backbone = build_backbone(config)
     channels = dict(enumerate(backbone.channels, start=1))
     decoder_channels = config.decoder_channels or (192 if "swin" in config.backbone else 256)
@@ -64,6 +76,33 @@ def build_model(config: ModelConfig) -> HMHINet:
         shallow_to_high=interaction(config.shallow_to_high, highest, lowest),
         decoder=Decoder(list(channels.values()), decoder_channels),
         policy=BankPolicy(frames=config.memory_frames, interval=config.memory_interval),
+    )
+
+
+def _build_hmmn(config: HMMNConfig) -> HMMN:
+    from hmhi.models.backbones.trunks import build_trunk  # torchvision and timm take seconds to import
+
+    coarse = BankPolicy(config.memory_frames, config.memory_interval, pin_first=True, previous=True)
+    kernel = Kernel(
+        mode=config.kernel,
+        window=config.window,
+        sigma=config.sigma,
+        factor=config.sigma_factor,
+        rule=config.sigma_rule,
+        track_twice=config.track_twice,
+    )
+    return HMMN(
+        memory_trunk=build_trunk(config.trunk),
+        query_trunk=build_trunk(config.trunk),
+        key_channels=config.key_channels,
+        value_channels=config.value_channels,
+        decoder_channels=config.decoder_channels,
+        kernel=kernel,
+        coarse_policy=coarse,
+        fine_policy=coarse if config.fine_every else replace(coarse, persist=False),
+        topk=config.topk,
+        fine_levels=config.fine_levels,
+        detach_masks=config.detach_masks,
     )
 
 

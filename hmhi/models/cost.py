@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hmhi.config import ModelConfig
 from hmhi.models.build import build_backbone, build_model
+from hmhi.models.hmhi_net import HMHINet
 
 PUBLISHED_BACKBONE = "mit_b2"
 """Of the parameter counts in the HMHI-Net paper, which names MiT-b1."""
@@ -47,6 +48,7 @@ def count_flops(config: ModelConfig, size: tuple[int, int]) -> int:
     """
     with torch.device("meta"):
         model = build_model(config).eval()
+        assert isinstance(model, HMHINet), "frames of prompted models need masks"
         frame = torch.empty(1, 3, *size)
     memory = None
     written = config.memory_frames * config.memory_interval

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hmhi.errors import UserError
+from hmhi.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hmhi.models.backbones.mit import DEPTHS
 
 
@@ -118,6 +119,56 @@ def release_to_hmhi(state: Mapping[str, Tensor], backbone: str) -> dict[str, Ten
             renamed[name] = value
     if unknown:
         raise CheckpointError(f"official checkpoint has {len(unknown)} unknown keys: {few(unknown)}")
+    return renamed
+
+
+HMMN_RULES = [
+    (r"Encoder_M\.conv1_m\.", "memory_encoder.mask."),
+    (r"Encoder_M\.conv1_o\.", "memory_encoder.others."),
+    (r"Encoder_M\.res([234])\.", "memory_encoder.trunk.layer{layer}."),
+    (r"Encoder_M\.(conv1|bn1)\.", r"memory_encoder.trunk.\1."),
+    (r"Encoder_Q\.res([234])\.", "query_encoder.layer{layer}."),
+    (r"Encoder_Q\.(conv1|bn1)\.", r"query_encoder.\1."),
+    (r"KV_M_r([234])\.Key\.", r"memory_keys.\1."),
+    (r"KV_M_r([234])\.Value\.", r"memory_values.\1."),
+    (r"KV_Q_r([234])\.Key\.", r"query_keys.\1."),
+    (r"KV_Q_r(4)\.Value\.", r"query_values.\1."),
+    (r"Decoder\.convFM\.", "decoder.join."),
+    (r"Decoder\.ResMM\.", "decoder.refine."),
+    (r"Decoder\.RF([23])\.convFS\.", r"decoder.levels.\1.skip."),
+    (r"Decoder\.RF([23])\.convMemory\.", r"decoder.levels.\1.memory."),
+    (r"Decoder\.RF([23])\.ResFS\.", r"decoder.levels.\1.refine_skip."),
+    (r"Decoder\.RF([23])\.ResMM\.", r"decoder.levels.\1.refine."),
+    (r"Decoder\.pred2\.", "decoder.predict."),
+]
+HMMN_CONSTANTS = {
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
+}  # stored in both encoders of the release, not here
+
+
+def release_to_hmmn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of HMMN's official checkpoint to ours.
+
+    Raises:
+        CheckpointError: Lists keys that no rule knows; or the file normalises images in another way.
+    """
+    renamed, unknown = {}, []
+    for key, value in state.items():
+        constant = HMMN_CONSTANTS.get(key.rpartition(".")[2]) if key.startswith("Encoder_") else None
+        if constant is not None:
+            if not torch.allclose(value.flatten().float(), torch.tensor(constant)):
+                raise CheckpointError(
+                    f"{key} of the official checkpoint is not ImageNet's: {value.flatten().tolist()}"
+                )
+            continue
+        name = _rename(key, HMMN_RULES, layer=lambda group: int(group) - 1)
+        if name is None:
+            unknown.append(key)
+        else:
+            renamed[name] = value
+    if unknown:
+        raise CheckpointError(f"official checkpoint of HMMN has {len(unknown)} unknown keys: {few(unknown)}")
     return renamed
 
 

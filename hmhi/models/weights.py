@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from hmhi.config import Config, config_from_dict
-from hmhi.models.backbones.base import Backbone
+from hmhi.models.backbones.base import Backbone, Trunk
 from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
 from hmhi.models.foreign import read_foreign
 from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.hmmn import HMMN
 from hmhi.models.imagenet import package_weights
 from hmhi.models.key_maps import (
     CheckpointError,
@@ -31,6 +32,7 @@ from hmhi.models.key_maps import (
     infer_release_config,
     mit_to_hmhi,
     release_to_hmhi,
+    release_to_hmmn,
     swin_key,
 )
 
@@ -43,11 +45,11 @@ DESCRIPTION = ("format", "config", "environment", "flow", "scores")
 
 def load_model(
     checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
-) -> HMHINet:
+) -> HMHINet | HMMN:
     """Build the model that a checkpoint holds, with its weights, in eval mode.
 
-    Reads this project's checkpoints (their config is inside) and those of the authors' release, whose backbone
-    and switches are inferred from the keys.
+    Reads this project's checkpoints (their config is inside) and those of the authors' releases: HMHI-Net, whose
+    backbone and switches are inferred from the keys, and HMMN, whose weights are under CC BY-NC-SA 4.0.
 
     Args:
         checkpoint: File written by training (.pt), by the release (.pth), or a .safetensors file with the
@@ -66,7 +68,7 @@ def load_model(
 
 def model_from(
     contents: Mapping[str, Any], path: Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
-) -> tuple[HMHINet, Config]:
+) -> tuple[HMHINet | HMMN, Config]:
     """`load_model` from the contents of a file that is read already, and the config that it used.
 
     For a file of the release the config has the defaults wherever its keys tell nothing.
@@ -76,13 +78,17 @@ def model_from(
         state = strip_prefixes(_model_state(contents, path))
     else:
         release = strip_prefixes(unwrap(contents))
-        if not any(key.startswith("decode_head.") for key in release):
+        if "Encoder_M.conv1_m.weight" in release:
+            config = config_from_dict({"model": {"kind": "hmmn"}}, overrides, source=str(path))
+            state = release_to_hmmn(release)
+        elif any(key.startswith("decode_head.") for key in release):
+            config = config_from_dict(infer_release_config(release), overrides, source=str(path))
+            state = release_to_hmhi(release, config.model.backbone)
+        else:
             raise CheckpointError(
-                f"{path} holds neither a config nor the parts of an official HMHI-Net checkpoint; backbone weights "
-                f"alone go to train.pretrained. Its keys begin with {few(release)}"
+                f"{path} holds neither a config nor the parts of an official checkpoint of HMHI-Net or HMMN; "
+                f"backbone weights alone go to train.pretrained. Its keys begin with {few(release)}"
             )
-        config = config_from_dict(infer_release_config(release), overrides, source=str(path))
-        state = release_to_hmhi(release, config.model.backbone)
     model = build_model(config.model)
     load_exactly(model, state, str(path))
     return model.eval().to(device), config
@@ -243,7 +249,7 @@ def _model_state(contents: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return contents["model"]
 
 
-def load_backbone(backbone: Backbone, path: str | Path) -> None:
+def load_backbone(backbone: Backbone | Trunk, path: str | Path) -> None:
     """Put ImageNet weights into a backbone; flow adapters, which no such file has, keep their initialisation.
 
     Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Swin weights of Microsoft
@@ -258,7 +264,7 @@ def load_backbone(backbone: Backbone, path: str | Path) -> None:
     load_exactly(backbone, backbone_state(state, backbone), str(path))
 
 
-def backbone_state(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+def backbone_state(state: Mapping[str, Tensor], backbone: Backbone | Trunk) -> dict[str, Tensor]:
     """Rename published weights as a backbone has them, and add what no published file has.
 
     Raises:
@@ -266,6 +272,8 @@ def backbone_state(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str,
     """
     own = backbone.state_dict()
     extra = {key: value for key, value in own.items() if "adapter." in key}
+    if isinstance(backbone, Trunk):
+        state = {key: value for key, value in state.items() if not key.startswith(backbone.beyond)}
     if own.keys() - extra.keys() <= state.keys():
         return {**extra, **state}
     if isinstance(backbone, MixTransformer):
@@ -275,10 +283,10 @@ def backbone_state(state: Mapping[str, Tensor], backbone: Backbone) -> dict[str,
         return {key: value for key, value in renamed.items() if key is not None}
     # Files from before 2018 do not count the batches that a norm has seen, and nothing reads the count.
     extra |= {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    return {**extra, **timm_to_hmhi(state, backbone)}
+    return {**extra, **(state if isinstance(backbone, Trunk) else timm_to_hmhi(state, backbone))}
 
 
-def load_backbone_from_package(backbone: Backbone, name: str) -> None:
+def load_backbone_from_package(backbone: Backbone | Trunk, name: str) -> None:
     """Put the ImageNet weights of an installed package into a backbone.
 
     Args:
@@ -288,7 +296,7 @@ def load_backbone_from_package(backbone: Backbone, name: str) -> None:
     Raises:
         CheckpointError: The package is missing or damaged.
     """
-    load_exactly(backbone, timm_to_hmhi(package_weights(name), backbone), f"the package for {name}")
+    load_exactly(backbone, backbone_state(package_weights(name), backbone), f"the package for {name}")
 
 
 TIMM_HEADS = re.compile(

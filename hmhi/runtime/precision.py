@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from hmhi.config import Precision
-from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.base import VideoModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,12 +25,12 @@ def amp_precision(device: torch.device) -> Precision:
     return "fp32"
 
 
-def use_channels_last(model: HMHINet) -> None:
+def use_channels_last(model: nn.Module) -> None:
     """Lay a model's convolution weights out as inference reads them: channels last. In place; same numbers."""
     model.to(memory_format=torch.channels_last)
 
 
-def compile_parts(model: HMHINet) -> None:
+def compile_parts(model: VideoModel) -> None:
     """Have the parts that a model names compiled at their next call, in place."""
     for part in model.parts_to_compile():
         part.compile()

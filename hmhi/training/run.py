@@ -22,15 +22,9 @@ from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
 from hmhi.data.provenance import flow_records
 from hmhi.flow.provenance import flow_mismatch
 from hmhi.models.build import build_model
-from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.imagenet import find_package
-from hmhi.models.weights import (
-    load_backbone,
-    load_backbone_from_package,
-    load_exactly,
-    load_state,
-    model_from,
-)
+from hmhi.models.pretrained import PACKAGE, encoder_name, load_pretrained
+from hmhi.models.weights import load_exactly, load_state, model_from
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.runtime.interrupt import StopSignal
@@ -42,8 +36,6 @@ from hmhi.training.optim import build_optimizer
 from hmhi.training.tasks import Task, task_of
 
 log = logging.getLogger(__name__)
-
-PACKAGE = "package"  # value of train.pretrained
 
 
 @dataclass(kw_only=True)
@@ -163,7 +155,7 @@ def check_weights(config: Config) -> None:
         if not Path(cfg.load_from).is_file():
             raise FileNotFoundError(f"train.load_from: checkpoint {cfg.load_from} not found")
     elif cfg.pretrained == PACKAGE:
-        find_package(config.model.backbone)
+        find_package(encoder_name(config.model))
     elif cfg.pretrained is not None and not Path(cfg.pretrained).is_file():
         raise FileNotFoundError(
             f"train.pretrained: {cfg.pretrained} not found; docs/TRAINING.md says which file belongs there, and "
@@ -222,7 +214,7 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
     )  # fmt: skip
 
 
-def load_start(model: HMHINet, config: Config, flow: Mapping[str, Mapping[str, str]]) -> None:
+def load_start(model: nn.Module, config: Config, flow: Mapping[str, Mapping[str, str]]) -> None:
     """Give a new model the weights that ``train.load_from`` or ``train.pretrained`` names, if any.
 
     Logs a warning where the flow to train on is of another kind than that of ``load_from``.
@@ -235,9 +227,6 @@ def load_start(model: HMHINet, config: Config, flow: Mapping[str, Mapping[str, s
         found = ((name, flow_mismatch(start.get("flow", {}), record)) for name, record in flow.items())
         if differing := "; ".join(f"{name} has {mismatch}" for name, mismatch in found if mismatch):
             log.warning("training reads other flow than %s was trained on: %s", cfg.load_from, differing)
-    elif cfg.pretrained == PACKAGE:
-        load_backbone_from_package(model.encoder.backbone, config.model.backbone)
-        log.info("backbone weights from the package for %s", config.model.backbone)
     elif cfg.pretrained is not None:
-        load_backbone(model.encoder.backbone, cfg.pretrained)
+        load_pretrained(model, cfg.pretrained, config.model)
         log.info("backbone weights from %s", cfg.pretrained)

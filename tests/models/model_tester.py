@@ -28,6 +28,10 @@ class ModelTester:
         """Frame t of a clip of one video through `model.step`; `state` is None at frame 0."""
         raise NotImplementedError
 
+    def comparable(self, output: Tensor) -> Tensor:
+        """What of `forward`'s output is compared; rounding grows beyond all bounds in logits of sure pixels."""
+        return output.sigmoid()
+
     def exported(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A module with tensors in and out that holds all of the network, and its inputs."""
         return model, self.clip(2, 1, (64, 64))
@@ -70,7 +74,7 @@ class ModelTester:
     def test_a_batch_equals_its_clips_alone(self):
         model, clip = self.make(), self.clip(3, 3, (64, 64))
         alone = [model(*(x[i : i + 1] for x in clip)) for i in range(3)]
-        torch.testing.assert_close(model(*clip), torch.cat(alone), **CLOSE)
+        torch.testing.assert_close(self.comparable(model(*clip)), self.comparable(torch.cat(alone)), **CLOSE)
 
     @torch.inference_mode()
     def test_a_video_in_halves_equals_the_whole(self):
@@ -134,4 +138,6 @@ class ModelTester:
         expected = model(*clip)
         for part in model.parts_to_compile():
             part.compile()
-        torch.testing.assert_close(model(*clip), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            self.comparable(model(*clip)), self.comparable(expected), atol=1e-4, rtol=0
+        )
