@@ -21,7 +21,7 @@ from hmhi.data.index import Frame, Video, scan
 from hmhi.data.sampling import sample_gaps, sample_reach, skip_at
 from hmhi.data.transforms import draw_object_augmentations, to_chw
 from hmhi.errors import BadFileError, UserError
-from hmhi.media.masks import VOID, read_labels
+from hmhi.media.masks import VOID, object_ids, read_labels
 from hmhi.media.pictures import read_rgb
 from hmhi.synthetic import MAX_OBJECTS, render_clip
 
@@ -231,8 +231,7 @@ def draw_item(
     for _ in range(WINDOW_TRIES):
         draws = draw_object_augmentations(config.augment, source, (height, width), len(images), rng)
         first = draws[0].labels(labels[0])
-        visible = [int(label) for label in np.unique(first) if label]
-        if visible:
+        if visible := object_ids(first):
             break
     else:
         return None

@@ -115,15 +115,21 @@ def read_labels(path: Path) -> np.ndarray:
         labels = _ids_of_colours(path, colours)
     else:
         labels, is_ids = read_levels(path)
-        if not is_ids and set(np.unique(labels)) <= {0, 255}:
+        if not is_ids and not object_ids(labels):  # 0 and 255 alone
             return (labels > 0).astype(np.uint8)
-    found = np.setdiff1d(np.unique(labels), [0, VOID])
-    if len(found) > MAX_OBJECTS:
+    count = len(object_ids(labels))
+    if count > MAX_OBJECTS:
         raise BadFileError(
-            f"{path}: {len(found)} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed "
+            f"{path}: {count} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed "
             f"or interpolated: save masks as palette PNG, and resize them by nearest neighbour"
         )
     return labels
+
+
+def object_ids(labels: np.ndarray) -> list[int]:
+    """Ids that occur in a uint8 label map, increasing, without background and void."""
+    counts = np.bincount(labels.ravel(), minlength=VOID + 1)
+    return (np.flatnonzero(counts[1:VOID]) + 1).tolist()
 
 
 def write_labels(path: Path, labels: np.ndarray, palette: Sequence[int] = PALETTE) -> None:

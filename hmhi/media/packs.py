@@ -106,23 +106,28 @@ def read_bytes(path: Path) -> bytes:
     archive = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if archive is None:
         return read_file(path)
+    bundle, member = _zip_file(archive), path.relative_to(archive).as_posix()
     try:
-        bundle = _zip_file(archive)
-        member = bundle.getinfo(path.relative_to(archive).as_posix())
-        check_bytes(path, member.file_size)
-        return bundle.read(member)
+        size = bundle.getinfo(member).file_size
     except KeyError:
         raise FileNotFoundError(f"{path}: no such member in the zip file") from None
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise BadFileError(f"{path}: cannot be read from the zip file ({error})") from None
+    check_bytes(path, size)
+    try:
+        return bundle.read(member)
+    except Exception as error:  # hostile bytes reach many error types of zipfile and its decompressors
+        raise BadFileError(
+            f"{path}: cannot be read from the zip file ({error or type(error).__name__})"
+        ) from None
 
 
 def _zip_file(path: Path) -> zipfile.ZipFile:
     status = check_file(path)
     try:
         return _cached_zip(path, os.getpid(), status.st_size, status.st_mtime_ns, status.st_ino)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise BadFileError(f"{path}: not a readable zip file ({error})") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # as in read_bytes
+        raise BadFileError(f"{path}: not a readable zip file ({error or type(error).__name__})") from None
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tarfile
 import zipfile
@@ -13,6 +14,9 @@ from hmhi.errors import BadFileError, UserError
 from hmhi.media.names import check_member
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+_BLOCK = 1 << 20
 
 
 def is_archive(path: Path) -> bool:
@@ -42,22 +46,45 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool])
         return target
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    try:
-        for name, size, content in _members(archive):
-            path = _safe_path(name, archive)
-            if not wanted(path):
-                continue
-            if size > shutil.disk_usage(target).free:
-                raise OSError(f"no space on {target} for {name} of {archive}")
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            with (target / path).open("wb") as sink:
-                shutil.copyfileobj(content, sink)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadFileError(
-            f"{archive}: damaged or unsupported archive ({error}); download it again"
-        ) from None
+    members = _members(archive)
+    while True:
+        with _reading(archive):
+            name, size, content = next(members, (None, 0, None))
+        if name is None or content is None:
+            break
+        path = _safe_path(name, archive)
+        if not wanted(path):
+            continue
+        if size > shutil.disk_usage(target).free:
+            raise OSError(f"no space on {target} for {name} of {archive}")
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        with (target / path).open("wb") as sink:
+            sink.writelines(_blocks(content, archive))
     done.write_text(stamp)
     return target
+
+
+def _blocks(content: IO[bytes], archive: Path) -> Iterator[bytes]:
+    while True:
+        with _reading(archive):
+            block = content.read(_BLOCK)
+        if not block:
+            return
+        yield block
+
+
+@contextlib.contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Hostile bytes reach many error types of zipfile, tarfile and their decompressors; those of the disk pass."""
+    try:
+        yield
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__  # tarfile's run over many lines
+        raise BadFileError(
+            f"{archive}: damaged or unsupported archive ({reason}); download it again"
+        ) from None
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
