@@ -42,17 +42,18 @@ def write_youtube_vis(videos: Sequence[LabelVideo], folder: Path, category: str)
         "videos": [], "categories": [{"id": 1, "name": category}], "annotations": []
     }  # fmt: skip
     for number, video in enumerate(videos, start=1):
-        objects = sorted({number for _, labels in video for number, _ in masks_of(labels)})
-        tracks = {identity: MaskTrack(video.name) for identity in objects or [1]}
+        track = MaskTrack(video.name)
+        size: dict[str, int] = {}
         for stem, labels in video:
-            for identity, track in tracks.items():
-                track.add(labels == identity, stem)
-        documents = [track.document() for track in tracks.values()]
+            track.add(dict(masks_of(labels)), stem)
+            size = {"height": labels.shape[0], "width": labels.shape[1]}
+        document = track.document()
         files = [f"{video.name}/{video.image_name(path.stem)}" for path in video.masks]
-        merged["videos"].append({**documents[0]["videos"][0], "id": number, "file_names": files})
-        for document in documents[: len(objects)]:
-            changes = {"id": len(merged["annotations"]) + 1, "video_id": number}
-            merged["annotations"].append({**document["annotations"][0], **changes})
+        merged["videos"].append({**document["videos"][0], **size, "id": number, "file_names": files})
+        for annotation in document["annotations"]:
+            merged["annotations"].append(
+                {**annotation, "id": len(merged["annotations"]) + 1, "video_id": number}
+            )
     _write(folder / "instances.json", merged)
 
 
