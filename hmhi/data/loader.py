@@ -9,12 +9,19 @@ one global batch.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
 import logging
+import multiprocessing
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -31,13 +38,16 @@ from hmhi.errors import BadFileError
 
 logger = logging.getLogger(__name__)
 
-WORKER_TIMEOUT = 300.0
-"""Seconds without a batch after which the loader processes count as hung."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 MAX_SUBSTITUTES = 20
 """Unreadable samples in a row after which ``on_bad_sample: skip`` gives up."""
 
 ClipSource = ClipDataset | SyntheticClips | ObjectClipDataset | SyntheticObjectClips
+
+
+class LoaderError(RuntimeError):
+    """A loader process died, or gave nothing for too long."""
 
 
 class JoinedClips(Dataset[dict[str, Any]]):
@@ -107,6 +117,18 @@ class TrainLoader:
     ``name`` (B strings) and ``frames`` (B lists of stems). With ``data.objects`` it has, in the place of ``flow`` and
     ``mask``, ``labels`` uint8 (B, T, h, w), ``valid`` bool (B, objects), ``objects`` (B numbers) and ``ids`` (B
     lists); see `hmhi.data.objects`.
+
+    Loader processes ignore Ctrl-C and SIGTERM, which reach the whole process group: when to stop is for the main
+    process to say. So they are killed instead, by `close` and at the latest when the interpreter ends.
+
+    Args:
+        clips: What is drawn from.
+        batch_size: Clips of this rank's batches.
+        seed: Source of the order; the same on all ranks.
+        rank: This process.
+        world_size: All processes.
+        workers: Loader processes; 0 loads in this one.
+        timeout: Seconds without a batch after which the loader processes count as hung.
     """
 
     def __init__(
@@ -117,23 +139,25 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        timeout: float = WORKER_TIMEOUT,
+        timeout: float = 300.0,
     ) -> None:
         self.skipped = 0
         """Unreadable samples so far that another one replaced."""
         self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size)
-        self._workers = workers
+        self._timeout = timeout
+        self._workers = multiprocessing.RawArray("i", workers)  # their process ids
         self._loader: DataLoader[dict[str, Any]] = DataLoader(
             clips,
             batch_sampler=self._batches,
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
-            timeout=timeout if workers else 0,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, self._workers),
             generator=torch.Generator(),  # or each new iteration, a resumed one too, draws from dropout's
             persistent_workers=workers > 0,
         )
+        # Runs before multiprocessing's own handler, which waits for its children without an end.
+        atexit.register(_kill, self._workers)
 
     def __len__(self) -> int:
         """Batches for each epoch and rank."""
@@ -151,19 +175,11 @@ class TrainLoader:
 
         Raises:
             BadFileError: A file cannot be read and ``on_bad_sample`` is ``raise``, or too many cannot.
-            RuntimeError: A loader process died, or gave nothing for `WORKER_TIMEOUT` seconds.
+            LoaderError: A loader process died, or gave nothing for too long.
         """
         batches = iter(self._loader)
         for _ in range(self._batches.start_batch, len(self)):
-            try:
-                batch = next(batches)
-            except (RuntimeError, OSError, EOFError) as error:
-                if not self._workers:
-                    raise
-                raise RuntimeError(
-                    f"a data loader process failed ({error}); data.workers=0 loads in the main process "
-                    f"and shows where"
-                ) from error
+            batch = self._next(batches) if len(self._workers) else next(batches)
             bad = batch.pop("bad")
             if "image" not in batch:
                 raise BadFileError(
@@ -176,9 +192,41 @@ class TrainLoader:
             self.skipped += len(bad)
             yield batch
 
+    def _next(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """The next batch from loader processes; what makes this process wait for them in vain is their death."""
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill(self._workers)  # torch reads from a connection to a stopped one for ever
+
+        watchdog = threading.Timer(self._timeout, expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return next(batches)
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = f"no batch for {self._timeout:g} s" if expired.is_set() else error
+            raise LoaderError(
+                f"a data loader process failed ({reason}); data.workers=0 loads in the main process and shows where"
+            ) from error
+        finally:
+            watchdog.cancel()
+
+    def close(self) -> None:
+        """End the loader processes, whatever they are doing, and with them the use of this loader."""
+        _kill(self._workers)
+
 
 def build_train_loader(
-    cfg: DataConfig, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, epochs: int = 1
+    cfg: DataConfig,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    epochs: int = 1,
+    timeout: float = 300.0,
 ) -> TrainLoader:
     """The training loader of a config.
 
@@ -189,6 +237,7 @@ def build_train_loader(
         rank: This process.
         world_size: All processes.
         epochs: Of the run; a curriculum divides them.
+        timeout: Seconds without a batch after which the loader processes count as hung.
 
     Raises:
         ConfigError: A data set's name is unknown.
@@ -213,7 +262,7 @@ def build_train_loader(
             else ClipDataset(videos, more, seed + number)
         )
     clips = JoinedClips(parts, seed, skip_bad=cfg.on_bad_sample == "skip")
-    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers)
+    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers, timeout)
 
 
 def build_val_videos(cfg: DataConfig, dataset: str) -> list[ValVideo]:
@@ -244,14 +293,36 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(pids: Any, worker: int) -> None:
+    pids[worker] = os.getpid()
     # Each loader process is one core's worth of work; OpenCV's own threads would only compete.
     cv2.setNumThreads(0)
-    # Ctrl-C and schedulers signal the whole process group, but when to stop is for the main process to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(
+            PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # not to outlive a main process that is killed
 
 
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    # Not for ever: a process that hangs is ended by a second SIGTERM, which torch and Python send at exit.
-    signal.signal(number, signal.SIG_DFL)
+def _kill(pids: Any) -> None:
+    """End those of our loader processes that are still there."""
+    numbers = set(pids)
+    with _deaths_unnoticed():
+        for process in multiprocessing.active_children():
+            if process.pid in numbers:
+                process.kill()
+                process.join()
+
+
+@contextlib.contextmanager
+def _deaths_unnoticed() -> Iterator[None]:
+    """Torch's handler raises where a loader process dies, which is right but for those that we kill."""
+    if threading.current_thread() is not threading.main_thread():  # has no handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
