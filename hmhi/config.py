@@ -403,6 +403,8 @@ class TrainConfig(Section):
     """Consecutive steps with a non-finite loss or gradient before training stops."""
     seed: int = field(default=42, metadata={"at_least": 0, "at_most": 2**32 - 1})
     """Seed of weights, sampling and augmentation."""
+    timeout: float = field(default=15.0, metadata={"above": 0})
+    """Minutes that a process waits for the other ones, or for its loader processes, before the run fails."""
     val_every: int = 1
     """Epochs between validations; 0 never validates."""
     keep_every: int = 0

@@ -37,4 +37,4 @@ if [[ "${NPROC:-1}" == 1 ]]; then
     exec "$python" "${infer[@]}"
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$python" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" "${infer[@]}"
+exec "$python" -m hmhi.commands.launch --standalone --nproc-per-node "$NPROC" "${infer[@]}"

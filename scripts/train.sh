@@ -41,4 +41,4 @@ else
     launch=(--nnodes "$nnodes" --node-rank "${NODE_RANK:-0}"
         --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
 fi
-exec "$python" -m torch.distributed.run "${launch[@]}" --nproc-per-node "$nproc" "${train[@]}"
+exec "$python" -m hmhi.commands.launch "${launch[@]}" --nproc-per-node "$nproc" "${train[@]}"

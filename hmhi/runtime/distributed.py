@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hmhi.errors import UserError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -37,7 +39,7 @@ class Ranks:
 
 
 @contextmanager
-def process_group(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
+def process_group(timeout: timedelta = timedelta(minutes=15)) -> Iterator[Ranks]:
     """Join the other ranks for the length of a ``with`` block.
 
     Under torchrun the group is nccl on CUDA and gloo on the CPU; without torchrun's variables there is none.
@@ -46,13 +48,13 @@ def process_group(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]
         timeout: How long a collective waits for the slowest rank, a whole validation for instance.
 
     Raises:
-        ValueError: There are more processes on this machine than GPUs.
+        UserError: There are more processes on this machine than GPUs.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
         local_rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local_rank >= gpus:
-            raise ValueError(
+            raise UserError(
                 f"process {local_rank} has no GPU, {gpus} visible; start at most {gpus} processes"
             )
         device = torch.device("cuda", local_rank)

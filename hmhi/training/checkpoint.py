@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 FREE_KEYS = {
     "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
+    "train.timeout",
     "train.val_every", "train.keep_every", "train.log_every",
 }  # fmt: skip
 """Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
@@ -117,7 +118,7 @@ def restore(state: TrainState, saved: Mapping[str, Any], source: Path, *, force:
             continuation: the place within the epoch is converted to the new batch size.
 
     Raises:
-        CheckpointError: The file holds no training state, or has another format.
+        CheckpointError: The file holds no training state, or a damaged one.
         ConfigError: Config or number of ranks differ, and ``force`` is not set.
     """
     training = _training_part(saved, source)
@@ -142,12 +143,7 @@ def restore(state: TrainState, saved: Mapping[str, Any], source: Path, *, force:
 
 def _training_part(saved: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
     """What `training_dict` put beside the weights, checked."""
-    if saved.get("format") != FORMAT and "format" in saved:
-        raise CheckpointError(
-            f"{source} has format {saved['format']!r}, and this version of hmhi reads {FORMAT!r}; use the version "
-            f"that wrote it"
-        )
-    if "format" not in saved or "training" not in saved:
+    if saved.get("format") != FORMAT or "training" not in saved:
         raise CheckpointError(
             f"{source} holds weights only and cannot be resumed; use --load-from to start from it"
         )

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from hmhi.runtime.distributed import Ranks
 from hmhi.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 class RunLogger:
@@ -45,22 +47,33 @@ class RunLogger:
 
     def scalars(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
         """Record values under their tags."""
-        if self._board is None:
-            return
-        for tag, value in values.items():
-            self._board.add_scalar(tag, value, step)
-        with self._jsonl.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+        with self._writing() as board:
+            if board is not None:
+                for tag, value in values.items():
+                    board.add_scalar(tag, value, step)
+                with self._jsonl.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
 
     def picture(self, tag: str, picture: Tensor, *, step: int) -> None:
         """Record a uint8 (3, H, W) picture."""
-        if self._board is not None:
-            self._board.add_image(tag, picture, step)
+        with self._writing() as board:
+            if board is not None:
+                board.add_image(tag, picture, step)
 
     def close(self) -> None:
         """Finish the files."""
-        if self._board is not None:
-            self._board.close()
+        with self._writing() as board:
+            if board is not None:
+                board.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[SummaryWriter | None]:
+        """A full disk ends the records, and not the run: what it learns is in the checkpoints."""
+        try:
+            yield self._board
+        except OSError as error:
+            self._board = None
+            log.warning("no more records of this run: %s", error)
 
 
 def _drop_later(jsonl: Path, step: int, validated: bool) -> None:
@@ -94,7 +107,7 @@ def text_log(folder: Path, ranks: Ranks) -> Iterator[None]:
     console.setLevel(logging.INFO if ranks.is_main else logging.WARNING)
     handlers: list[logging.Handler] = [console]
     if ranks.is_main:
-        file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        file = _LogFile(folder / "train.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     logger.setLevel(logging.DEBUG)
@@ -110,6 +123,18 @@ def text_log(folder: Path, ranks: Ranks) -> Iterator[None]:
             logger.removeHandler(handler)
             handler.close()
         logger.setLevel(level)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that says once that it cannot be written, and ends there."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.setLevel(logging.CRITICAL + 1)
+        log.warning("no more log in %s: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with suppress(OSError):  # of what is still in its buffer
+            super().close()
 
 
 class _Console(logging.Handler):

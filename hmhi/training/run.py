@@ -131,10 +131,11 @@ def build_data(
     """
     if config.model.memory_stages and config.data.clip_frames < 2:
         raise ConfigError("data.clip_frames must be at least 2 to train a memory (model.memory_stages)")
+    cfg = config.train
     loader = build_train_loader(
-        config.data, config.train.batch_size, config.train.seed, rank, world_size, config.train.epochs
+        config.data, cfg.batch_size, cfg.seed, rank, world_size, epochs=cfg.epochs, timeout=60 * cfg.timeout
     )
-    val_sets = config.data.val if config.train.val_every else []
+    val_sets = config.data.val if cfg.val_every else []
     return loader, {name: build_val_videos(config.data, name) for name in val_sets}
 
 

@@ -12,19 +12,23 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import DistError
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hmhi.config import Config
+from hmhi.data.loader import LoaderError
 from hmhi.runtime import distributed
+from hmhi.runtime.lock import hold_folder
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import TrainState
 from hmhi.training.logs import text_log
@@ -57,15 +61,20 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
     Raises:
         ConfigError: Settings contradict the data or the checkpoint, or the folder already holds a run.
         FileNotFoundError: Data, weights or checkpoint are missing.
-        TrainingError: Loss or gradient stayed non-finite.
+        InUseError: Another process trains into the folder.
+        TrainingError: Loss or gradient stayed non-finite, or another process died or hangs.
     """
     with ExitStack() as stack:
-        ranks = stack.enter_context(distributed.process_group())
+        timeout = timedelta(minutes=config.train.timeout)
+        ranks = stack.enter_context(distributed.process_group(timeout))
         folder = Path(config.train.output)
-        folder.mkdir(parents=True, exist_ok=True)
+        if ranks.is_main:
+            stack.enter_context(hold_folder(folder))
         stack.enter_context(text_log(folder, ranks))
+        stack.enter_context(failures_of_others(timeout))
         run = build_run(config, ranks, folder, resume=resume, force=force)
         stack.callback(run.logger.close)
+        stack.callback(run.loader.close)
         stack.enter_context(run.bar)
         stack.enter_context(run.stop)
 
@@ -85,6 +94,26 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
             raise TrainingError(f"none of {progress.step} steps was finite, so nothing was learned")
         log.info("training complete: %d steps, results in %s", progress.step, folder)
         return 0
+
+
+@contextmanager
+def failures_of_others(timeout: timedelta) -> Iterator[None]:
+    """Tell the end of a loader process or of another rank, which torch reports as it does our own bugs."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, LoaderError):
+            raise TrainingError(reason) from error
+        if reason.startswith("DataLoader worker"):
+            raise TrainingError(f"a data loader process failed ({reason})") from error
+        if isinstance(error, DistError) or "gloo" in reason:
+            minutes = timeout.total_seconds() / 60
+            raise TrainingError(
+                f"no answer from another process: it failed, as its own message may say, or hung for {minutes:g} "
+                f"minutes (train.timeout); continue with --resume auto ({reason})"
+            ) from error
+        raise
 
 
 def finish_epoch(run: Run) -> int:

@@ -216,6 +216,26 @@ def test_sigterm_to_the_process_group_saves_and_exits_143(
 
 
 @pytest.mark.slow
+def test_sigterm_to_two_processes_by_script_saves_and_exits_143(
+    repository: Path, config: Path, tmp_path: Path, environment: dict[str, str]
+):
+    options = ["train.batch_size=1", "train.epochs=1000", "train.val_every=0", "data.workers=1"]
+    command = ["bash", repository / "scripts" / "train.sh", config, *options]
+    process = subprocess.Popen(
+        list(map(str, command)), env={**environment, "NPROC": "2"}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: len(steps(tmp_path / "run")) >= 3, process)
+    process.terminate()  # the script has become the launcher
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in errors, errors
+    saved = torch.load(tmp_path / "run" / "ckpt" / "last.pt", weights_only=True)
+    assert saved["training"]["progress"]["step"] == steps(tmp_path / "run")[-1]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nothing of it is left
+
+
+@pytest.mark.slow
 def test_kill_9_and_resume_equal_the_straight_run(
     repository: Path, config: Path, tmp_path: Path, environment: dict[str, str]
 ):

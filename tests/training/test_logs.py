@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,31 @@ def test_environment_names_versions_and_revision():
     assert found["torch"] == torch.__version__
     assert found["git"]
     assert all(isinstance(value, str) for value in found.values())
+
+
+FULL_DISK = """
+import logging, resource, sys
+from pathlib import Path
+import torch
+from hmhi.runtime.distributed import Ranks
+from hmhi.training.logs import RunLogger, text_log
+
+folder = Path(sys.argv[1])
+with text_log(folder, Ranks(0, 1, torch.device("cpu"))):
+    logger = RunLogger(folder, active=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    for step in range(20):
+        logging.getLogger("hmhi.training").info("this is step %d", step)
+        logger.scalars({"train/loss": 1.0}, step=step, epoch=0)
+    logger.close()
+print("trained to the end")
+"""
+
+
+def test_a_full_disk_ends_the_records_and_not_the_run(tmp_path: Path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "trained to the end\n"), done.stderr
+    assert "Logging error" not in done.stderr  # the thread of TensorBoard shows a traceback of its own
+    assert done.stderr.count("no more log in") == done.stderr.count("no more records of this run") == 1
+    assert "this is step 19" in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from hmhi.flow.make import FlowSettings, write_manifest
 from hmhi.flow.provenance import MANIFEST
 from hmhi.models.weights import load_model, load_state
 from hmhi.runtime.distributed import Ranks
+from hmhi.runtime.lock import InUseError, hold_folder
 from hmhi.synthetic import write_dataset
 from hmhi.training import checkpoint
 from hmhi.training.run import build_run
@@ -213,6 +215,27 @@ def test_existing_run_is_not_overwritten(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"already holds a run.*--resume auto"):
         fit(config)
     assert fingerprint(tmp_path / "ckpt" / "last.pt") == before
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path):
+    with hold_folder(tmp_path), pytest.raises(InUseError, match=f"in use by process {os.getpid()}"):
+        fit(tiny_config(tmp_path), resume="auto")
+    assert not (tmp_path / "ckpt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_loader_process_that_is_lost_ends_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    def lost(*args: Any) -> Any:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+        return train_step(*args)
+
+    monkeypatch.setattr(engine, "train_step", lost)
+    with pytest.raises(TrainingError, match="a data loader process failed"):
+        fit(tiny_config(tmp_path, "data.workers=2", "train.timeout=0.05", "train.epochs=9"))
+    assert multiprocessing.active_children() == []
 
 
 def test_resume_auto_starts_anew_where_nothing_is(tmp_path: Path):
