@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from hmhi.media.video_in import VideoFile
 from hmhi.media.video_out import VideoWriter
 from hmhi.serve.settings import SAMPLES, JobOptions, Limits
 from hmhi.synthetic import render_clip
+
+log = logging.getLogger(__name__)
 
 UPLOAD = "upload.video"
 """The file of a job, whatever its name was."""
@@ -63,16 +67,16 @@ def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str,
 
     def perform(task: Task, report: Callable[[Any], None]) -> dict[str, Any]:
         size = task.options.image_size
-        if size not in segmenters:
-            segmenters.clear()  # one network at a time
-            segmenters[size] = VideoSegmenter(network.checkpoint, network.device, image_size=size)
         try:
+            if size not in segmenters:
+                segmenters.clear()  # one network at a time
+                segmenters[size] = VideoSegmenter(network.checkpoint, network.device, image_size=size)
             return segment_job(task, segmenters[size], report)
-        except (UserError, ValueError, OSError) as error:
-            # No path of this machine may leave it.
-            text = str(error).replace(str(task.folder / UPLOAD), "the video").replace(UPLOAD, "the video")
-            if str(task.folder) in text:
-                text = "the video cannot be segmented"
+        except (UserError, OSError) as error:
+            text = str(error).replace(str(task.folder / UPLOAD), "the video")
+            if os.sep in text:  # no path of this machine may leave it
+                log.error("%s", text)
+                text = "the video cannot be segmented; the server's log says why"
             raise UserError(text) from None
 
     return perform
@@ -106,7 +110,7 @@ def segment_job(task: Task, segmenter: VideoSegmenter, report: Callable[[Any], N
             count += 1
             report({"frames": count})
     with zipfile.ZipFile(out / "masks.zip", "w") as pack:
-        for mask in _sorted_files(out / "masks" / NAME):
+        for mask in sorted((out / "masks" / NAME).iterdir()):
             pack.write(mask, mask.name)
     return {"frames": count, "total": count}
 
@@ -148,10 +152,6 @@ def _save_view(path: Path, result: FrameResult) -> None:
     growing = path.with_suffix(".part")
     Image.fromarray(view_picture(result)).save(growing, "jpeg", quality=88)
     growing.rename(path)
-
-
-def _sorted_files(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.iterdir())
 
 
 def _write_sample(path: Path, seed: int) -> None:
