@@ -24,6 +24,7 @@ from pathlib import Path
 from hmhi.data.catalog import DatasetSpec, get_spec
 from hmhi.errors import BadFileError, UserError
 from hmhi.flow.directions import complete_maps
+from hmhi.media.files import read_text
 from hmhi.media.names import check_name
 from hmhi.media.order import in_order
 from hmhi.media.packs import (
@@ -199,7 +200,7 @@ def _davis_layout(base: Path, editions: Sequence[str], part: str) -> SplitLayout
     videos: dict[str, None] = {}  # a set that keeps its order
     listed = set()
     problems = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(list_file).splitlines(), start=1):
         if not line.strip():
             continue
         # "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png", or only "bear"

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hmhi.errors import UserError
 from hmhi.evaluation.protocol import Protocol
+from hmhi.media.files import read_text
 from hmhi.media.names import printable
 from hmhi.media.order import in_order
 
@@ -176,12 +177,12 @@ def read_sequence_list(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: No such file.
-        UserError: The file names no sequence.
+        UserError: The file is no text, or names no sequence.
     """
     if not path.is_file():
         raise FileNotFoundError(f"list of sequences not found: {path}")
     names = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         entry = line.split("#")[0].strip()
         if not entry:
             continue

@@ -59,6 +59,19 @@ def read_file(path: Path) -> bytes:
         return stream.read(MAX_BYTES)
 
 
+def read_text(path: Path) -> str:
+    """Text of a list or record.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: As `read_file`, or it is no UTF-8 text.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"{path}: not UTF-8 text ({error}); save it as such") from None
+
+
 def check_bytes(path: Path, size: int) -> None:
     """Refuse content of more than `MAX_BYTES` bytes.
 

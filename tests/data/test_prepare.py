@@ -465,6 +465,15 @@ def test_manifest(tmp_path):
     assert [k for k in changed["videos"] if changed["videos"][k] != manifest["videos"][k]] == ["train/v1"]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "5", '{"videos": []}', '{"sources": {}}'])
+def test_a_damaged_manifest(tmp_path, content):
+    source = small_source(tmp_path)
+    (tmp_path / "data/Youtube-VOS").mkdir(parents=True)
+    (tmp_path / "data/Youtube-VOS/manifest.json").write_text(content)
+    with pytest.raises(SourceError, match=r"manifest\.json is damaged; remove it and run again"):
+        prepare(RECIPES["ytvos"], [source], tmp_path / "data")
+
+
 def test_parts_of_a_set_in_two_runs(tmp_path):
     for number, part in enumerate(("DAVSOD-TrainingSet", "Easy-35")):
         save(tmp_path / part / f"select_{number}" / "Imgs" / "0001.png", picture(number, SIZE))

@@ -6,7 +6,7 @@ import pytest
 
 from hmhi.errors import BadFileError
 from hmhi.media import files
-from hmhi.media.files import check_file, match_files, read_file, walk_folders
+from hmhi.media.files import check_file, match_files, read_file, read_text, walk_folders
 from hmhi.media.masks import read_mask
 from hmhi.media.pictures import read_rgb
 from hmhi.media.video_in import count_frames
@@ -39,6 +39,15 @@ def test_a_file_too_large_for_a_frame_is_not_read(tmp_path):
     for read in (read_file, read_rgb, read_mask):
         with pytest.raises(BadFileError, match=r"hole\.png: 512 MiB is too large"):
             read(path)
+
+
+def test_text(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("\ufeffbear\ncaf\u00e9\n", encoding="utf-8")  # as Windows editors begin a file
+    assert read_text(path).split() == ["bear", "caf\u00e9"]
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(BadFileError, match=r"list\.txt: not UTF-8 text"):
+        read_text(path)
 
 
 def test_a_missing_file(tmp_path):

@@ -13,6 +13,7 @@ from hmhi.data.prepare.recipe import (
     find_folders,
     pair_by_stem,
 )
+from hmhi.media.files import read_text
 from hmhi.media.names import check_name
 from hmhi.media.packs import IMAGE_SUFFIXES, MASK_SUFFIXES
 
@@ -26,7 +27,7 @@ def listed(folders: Sequence[Path]) -> dict[str, list[str]]:
         for split in _SPLITS:
             path = sets / "2017" / f"{split}.txt"
             if path.is_file():
-                names[split] = [check_name(name) for name in path.read_text(encoding="utf-8").split()]
+                names[split] = [check_name(name) for name in read_text(path).split()]
     return names
 
 

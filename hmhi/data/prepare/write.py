@@ -24,6 +24,7 @@ from hmhi.data.prepare.recipe import PublishedFrame, PublishedVideo, Recipe, Sou
 from hmhi.data.splits import PUBLISHED
 from hmhi.errors import UserError
 from hmhi.media.atomic import write_json
+from hmhi.media.files import read_text
 from hmhi.media.masks import write_labels
 from hmhi.media.packs import IMAGE_SUFFIXES
 from hmhi.media.pictures import read_rgb
@@ -68,13 +69,14 @@ def prepare(
     _check_sources(sources, mode)
     base = root / get_spec(recipe.name).folder
     work = base / ".work"
+    before = _read_manifest(base / MANIFEST)
     try:
         folders = _open_sources(recipe, sources, work)
         videos = _find_videos(recipe, sources, folders, part)
         write = _write_still if get_spec(recipe.name).still else _write_video
         for video in tqdm(videos, desc=recipe.name, unit="video", disable=None):
             write(recipe, video, base, mode, work)
-        manifest = _describe(recipe, sources, videos, base)
+        manifest = _describe(recipe, sources, videos, base, before)
     except UserError:  # after an interruption or on a full disk what was unpacked is kept for the next run
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -238,9 +240,12 @@ def _copy(source: Path, target: Path, *, hard_link: bool) -> None:
 
 
 def _describe(
-    recipe: Recipe, sources: Sequence[Path], videos: Sequence[PublishedVideo], base: Path
+    recipe: Recipe,
+    sources: Sequence[Path],
+    videos: Sequence[PublishedVideo],
+    base: Path,
+    before: dict[str, Any],
 ) -> dict[str, Any]:
-    before = _read_manifest(base / MANIFEST)
     # A set may come in parts, one run for each: what earlier runs made stays described.
     records: dict[str, dict[str, Any]] = before.get("videos", {})
     for video in videos:
@@ -272,10 +277,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except ValueError:
-        raise SourceError(f"{path} is damaged; remove it and run again") from None
-    return dict(content)
+        content = None
+    kinds = {"videos": dict, "sources": list}
+    if not isinstance(content, dict) or any(not isinstance(content.get(k, v()), v) for k, v in kinds.items()):
+        raise SourceError(f"{path} is damaged; remove it and run again")
+    return content
 
 
 def _describe_video(recipe: Recipe, video: PublishedVideo, base: Path) -> dict[str, Any]:
