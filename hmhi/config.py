@@ -13,60 +13,23 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from hmhi.errors import UserError
+from hmhi.settings import ConfigError, Section, build, check_size, read_yaml, upgraded
+
+log = logging.getLogger(__name__)
 
 Inputs = Literal["image+flow", "image", "flow"]
 Interaction = Literal["sgim", "plam", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["hmhi", "hmmn", "stma"]
 _KINDS = get_args(Kind)
-
-
-class ConfigError(UserError):
-    """A setting is unknown, of the wrong type, or contradicts another one."""
-
-
-_BOUNDS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """Base of all sections: every number in them is finite and within the bounds of its field.
-
-    Bounds stand in the field's metadata: any of ``above``, ``at_least``, ``below``, ``at_most``, for lists of each
-    element. A field without bounds must be at least 0.
-    """
-
-    prefix: ClassVar[str] = ""
-    """How the keys of the section begin, for messages."""
-
-    def __post_init__(self) -> None:
-        for key in dataclasses.fields(self):
-            bounds = key.metadata or {"at_least": 0}
-            rule = " and ".join(f"{name.replace('_', ' ')} {limit}" for name, limit in bounds.items())
-            for value in _numbers(getattr(self, key.name)):
-                within = all(_BOUNDS[name](value, limit) for name, limit in bounds.items())
-                if not (within and math.isfinite(value)):
-                    raise ConfigError(f"{self.prefix}{key.name} must be {rule}, got {value}")
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +202,7 @@ class SyntheticConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_size("data.synthetic.size", self.size)
+        check_size("data.synthetic.size", self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +254,7 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_size("data.image_size", self.image_size)
+        check_size("data.image_size", self.image_size)
         if self.flow_direction == "both" and self.compensation == "none":
             raise ConfigError(
                 "data.flow_direction=both compares motion relative to the camera; add "
@@ -440,7 +403,7 @@ class InferConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.image_size is not None:
-            _check_size("infer.image_size", self.image_size)
+            check_size("infer.image_size", self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -457,6 +420,14 @@ class Config(Section):
     """How it is used."""
 
 
+FORMER: Mapping[str, str | None] = {
+    "train.betas": None,
+    "train.deterministic": None,
+    "train.save_every": None,
+}
+"""Keys of older versions -> the present key; None for settings that are gone."""
+
+
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides, and check the result.
 
@@ -471,8 +442,10 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
             that contradict each other.
         FileNotFoundError: The file, or one that it names as its base, does not exist.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
-    return _checked(values, overrides, source=str(path) if path is not None else "defaults")
+    values, gone = upgraded(read_yaml(Path(path)) if path is not None else {}, FORMER)
+    if gone:
+        log.warning("%s: settings that are gone are ignored: %s", path, ", ".join(gone))
+    return build(Config, values, overrides, source=str(path) if path is not None else "defaults")
 
 
 def config_from_dict(
@@ -490,63 +463,7 @@ def config_from_dict(
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: settings must be a mapping of sections, not {type(values).__name__}")
-    return _checked(_upgraded(values), overrides, source)
-
-
-FORMER: Mapping[str, str | None] = {
-    "train.betas": None,
-    "train.deterministic": None,
-    "train.save_every": None,
-}
-"""Keys that checkpoints of older versions carry -> the present key; None for settings that are gone."""
-
-
-def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    upgraded = _merge(values, {})
-    for old, new in FORMER.items():
-        section, name = _section_of(upgraded, old)
-        if name not in section:
-            continue
-        value = section.pop(name)
-        if new is not None:
-            section, name = _section_of(upgraded, new)
-            section.setdefault(name, value)
-    return upgraded
-
-
-def _section_of(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """The mapping that holds a dotted key, made where it is absent, and the key's last part."""
-    *sections, name = key.split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        values = inner if isinstance(inner, dict) else {}  # of a wrong type, which the check reports
-    return values, name
-
-
-def _checked(values: Mapping[str, Any], overrides: Sequence[str], source: str) -> Config:
-    for item in overrides:
-        if "=" not in item.lstrip("-") or item.startswith("-"):
-            raise ConfigError(f"override {item!r} is not of the form key.sub=value")
-    if "${" in str(values) or any("${" in item for item in overrides):
-        raise ConfigError(f"{source}: interpolations (${{...}}) are not supported; write the value itself")
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Config),
-            OmegaConf.create(dict(values)),
-            OmegaConf.from_dotlist(list(overrides)),
-        )
-        config = OmegaConf.to_object(merged)
-    except ConfigError as error:  # raised by a __post_init__
-        raise ConfigError(f"{source}: {error}") from None
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"{source}: {_short(error)}") from None
-    except TypeError:  # "Cannot merge incompatible container types", without the key
-        raise ConfigError(
-            f"{source}: a list is given where a section is due, or the reverse; write lists whole, "
-            f"such as data.image_size=[512,512]"
-        ) from None
-    assert isinstance(config, Config)
-    return config
+    return build(Config, upgraded(values, FORMER)[0], overrides, source)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -557,45 +474,3 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 def save_config(config: Config, path: str | Path) -> None:
     """Write the resolved tree as YAML; `load_config` reads back an equal object."""
     Path(path).write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
-
-
-def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: 'base' leads back to this file")
-    if not path.is_file():
-        raise FileNotFoundError(f"config file not found: {path}")
-    try:
-        loaded = OmegaConf.load(path)  # unlike PyYAML: 6e-5 is a float, duplicate keys are refused
-        values = OmegaConf.to_container(loaded) if loaded is not None else {}
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {_short(error)}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections at the top level")
-    sections = {str(key): value for key, value in values.items()}
-    base = sections.pop("base", None)
-    if base is None:
-        return sections
-    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), sections)
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `base`, at every depth, with what `over` holds put over it."""
-    merged = {key: _merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
-
-
-def _short(error: Exception) -> str:
-    """OmegaConf's message with its key, without its reference and object types."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("reference_type", "object_type", "full_key"))]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
-    message = " ".join(kept)
-    return f"{key}: {message}" if key and key not in message else message
-
-
-def _check_size(key: str, size: Sequence[int]) -> None:
-    if len(size) != 2:
-        raise ConfigError(f"{key} must be [height, width], got {list(size)}")

@@ -5,6 +5,7 @@ import typing
 import pytest
 
 from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict, load_config, save_config
+from hmhi.settings import upgraded
 
 
 def write(path, text):
@@ -138,6 +139,20 @@ def test_settings_of_the_first_checkpoints_load(repository):
     stored = json.loads((repository / "tests" / "formats" / "hmhi-1.json").read_text())
     assert stored["config"]["train"]["betas"] and stored["config"]["train"]["save_every"]
     assert config_from_dict(stored["config"]) == Config()
+
+
+def test_settings_that_are_gone_are_named(tmp_path, caplog):
+    """The config.yaml of an older run still trains."""
+    path = write(tmp_path / "config.yaml", "train: {betas: [0.9, 0.99], save_every: 2, lr: 1.0}")
+    assert load_config(path).train.lr == 1.0
+    assert "settings that are gone are ignored: train.betas, train.save_every" in caplog.text
+
+
+def test_a_renamed_key_takes_its_value_along():
+    former = {"train.rate": "train.lr", "model.depth": "model.size.depth", "train.gone": None}
+    old = {"train": {"rate": 3, "gone": 1}, "model": {"depth": 2}}
+    assert upgraded(old, former) == ({"train": {"lr": 3}, "model": {"size": {"depth": 2}}}, ["train.gone"])
+    assert old["train"] == {"rate": 3, "gone": 1}
 
 
 def test_every_field_is_explained():

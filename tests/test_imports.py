@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hmhi"
 DOORS: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
-    "config": {"errors"},
+    "settings": {"errors"},
+    "config": {"settings", "errors"},
     "media": {"config", "errors"},
     "layers": {"errors"},
     "flow": {"media", "config", "errors"},
