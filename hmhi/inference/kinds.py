@@ -22,8 +22,9 @@ from hmhi.inference.results import FrameResult, to_levels
 from hmhi.inference.sources import Source
 from hmhi.media.masks import write_labels
 from hmhi.media.rle import MaskTrack
-from hmhi.viz.attention import MemoryProbe, PixelView
+from hmhi.viz.attention import PixelView
 from hmhi.viz.overlay import cut_out, draw_strip
+from hmhi.viz.probe import MemoryProbe
 
 if TYPE_CHECKING:
     from hmhi.inference.segmenter import VideoSegmenter

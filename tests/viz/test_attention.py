@@ -14,7 +14,8 @@ from hmhi.layers.blocks import CBAM
 from hmhi.layers.position import rotary_table
 from hmhi.media.pictures import read_rgb
 from hmhi.models.build import build_model
-from hmhi.viz.attention import MemoryProbe, PixelView, cbam_gates, cell_weights
+from hmhi.viz.attention import PixelView
+from hmhi.viz.probe import MemoryProbe, cbam_gates, cell_weights
 
 NO_INTERACTION = ["model.high_to_shallow=none", "model.shallow_to_high=none"]
 
