@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: an option, a setting, a file, a frame.
@@ -13,6 +15,16 @@ class UserError(ValueError):
 
 class BadFileError(UserError):
     """A file exists but cannot be read as what it should be."""
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number from 1.
+
+    Raises:
+        UserError: Names it.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise UserError(f"{name} must be 1 or more, a whole number; got {value}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from hmhi.inference.base import EMBEDDED, find_device
 from hmhi.inference.inputs import VideoInputs, find_inputs
 from hmhi.inference.kinds import AttentionSettings
 from hmhi.inference.outputs import KINDS, OutputSettings
-from hmhi.inference.run_record import check_output, check_settings, write_record
+from hmhi.inference.run_record import check_output, check_settings, sweep, write_record
 from hmhi.inference.segment import Interrupted, Selection, segment_all
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.media.atomic import file_sha256
@@ -32,6 +33,7 @@ from hmhi.media.video_out import ffmpeg
 from hmhi.runtime import distributed
 from hmhi.runtime.allocator import keep_pages
 from hmhi.runtime.distributed import Ranks, process_group
+from hmhi.runtime.lock import hold_folder
 from hmhi.version import __version__
 from hmhi.viz.composite import Background
 
@@ -146,7 +148,17 @@ def image_size(text: str) -> list[int]:
 
 
 def run(args: argparse.Namespace, ranks: Ranks) -> int:
-    inputs, header, segmenter = prepare(args, ranks)
+    with ExitStack() as lock:  # of the output, held by the first rank
+        return segment_inputs(args, ranks, *prepare(args, ranks, lock))
+
+
+def segment_inputs(
+    args: argparse.Namespace,
+    ranks: Ranks,
+    inputs: VideoInputs,
+    header: dict[str, object],
+    segmenter: VideoSegmenter,
+) -> int:
     kinds = [kind for kind in KINDS if wanted(args, kind)]
     attention = (
         AttentionSettings(segmenter, tuple(args.attention), args.attention_frame) if args.attention else None
@@ -160,6 +172,7 @@ def run(args: argparse.Namespace, ranks: Ranks) -> int:
             file=sys.stderr,
         )
     if ranks.is_main:
+        sweep(args.output)
         write_record(args.output, header)
     try:
         done = segment_all(
@@ -196,12 +209,14 @@ def wanted(args: argparse.Namespace, kind: str) -> bool:
     return kind == "masks" or bool(vars(args)[option])
 
 
-def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
+def prepare(
+    args: argparse.Namespace, ranks: Ranks, lock: ExitStack
+) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
     """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
     problem = ""
     try:
-        made = prepare_rank(args, ranks)
-    except (ValueError, OSError) as error:
+        made = prepare_rank(args, ranks, lock)
+    except (UserError, OSError) as error:
         problem = str(error) or repr(error)
     problems = [text for text in distributed.gather(problem) if text]
     if problems and not ranks.is_main:
@@ -212,7 +227,7 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> tuple[VideoInputs, dict[s
 
 
 def prepare_rank(
-    args: argparse.Namespace, ranks: Ranks
+    args: argparse.Namespace, ranks: Ranks, lock: ExitStack
 ) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
     selection_of(args)  # mistakes in the cheap options first
     if args.attention_frame is not None and not args.attention:
@@ -267,6 +282,7 @@ def prepare_rank(
     }
     if ranks.is_main:
         segmenter.warn_of_other_flow(inputs.flow)
+        lock.enter_context(hold_folder(args.output))
         redone = [video.name for video in inputs.videos] if args.overwrite else []
         check_settings(args.output, settings, redone)
     return inputs, header | settings, segmenter

@@ -83,7 +83,8 @@ class ResultWriter:
     """Writes one video's results; they take their final names together, when the ``with`` block ends well.
 
     Args:
-        settings: What to write and where.
+        settings: What to write and where; no other process may write there meanwhile
+            (`hmhi.runtime.lock.hold_folder`).
         video: What is segmented; gives the results their name, and the overlay its sound.
         source: Its frames, opened.
     """
@@ -123,15 +124,15 @@ class ResultWriter:
     def remove(self) -> None:
         """Remove every kind of result of this video, those too that are not wanted now."""
         for path in (self.record_path, *map(self.path, KINDS)):
-            _remove(path)
+            remove(path)
 
     def __enter__(self) -> ResultWriter:
         if self._work.parent.is_symlink():
             raise UserError(f"{self._work.parent} is a link; results grow there and nowhere else: remove it")
-        _remove(self._work)  # of a run that was killed
+        remove(self._work)  # of a run that was killed
         self._work.mkdir(parents=True)
         with ExitStack() as stack:
-            stack.callback(_remove, self._work)
+            stack.callback(remove, self._work)
             stack.push(self._publish)
             for kind in (RECORDS, *self._settings.kinds):
                 output = self._open(kind)
@@ -186,9 +187,9 @@ class ResultWriter:
     def _publish(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:
             return
-        _remove(self.record_path)
+        remove(self.record_path)
         for target in self._targets:
-            _remove(target)
+            remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             _move(self._work / target.parent.name, target)
 
@@ -216,7 +217,7 @@ def _close(
         log.warning("a result that was given up could not be closed", exc_info=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, a folder, or a link but not what it leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -236,5 +237,5 @@ def _move(source: Path, target: Path) -> None:
             shutil.move(source, growing)
             growing.rename(target)
         except BaseException:
-            _remove(growing)
+            remove(growing)
             raise

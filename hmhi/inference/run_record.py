@@ -10,7 +10,7 @@ from typing import Any
 from hmhi.errors import UserError
 from hmhi.inference.inputs import VideoInputs
 from hmhi.inference.kinds import read_video_record
-from hmhi.inference.outputs import FAILURES, KINDS, PARTIAL, RECORDS
+from hmhi.inference.outputs import FAILURES, KINDS, PARTIAL, RECORDS, remove
 from hmhi.media.atomic import write_json
 
 RECORD = "infer.json"
@@ -79,3 +79,8 @@ def write_record(folder: Path, header: Mapping[str, Any]) -> None:
     for place in (folder / PARTIAL, folder / FAILURES):
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what runs that were killed left behind; for the one process that holds the folder."""
+    remove(folder / PARTIAL)

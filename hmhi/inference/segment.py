@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from hmhi.errors import UserError, is_out_of_memory
+from hmhi.errors import UserError, check_count, is_out_of_memory
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.outputs import OutputSettings, ResultWriter, clear_failure, write_failure
 from hmhi.inference.segmenter import VideoSegmenter
-from hmhi.inference.sources import Source, check_every, parse_position
+from hmhi.inference.sources import Source, parse_position
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.runtime.interrupt import StopSignal
@@ -52,7 +52,7 @@ class Selection:
         for name, text in (("start", self.start), ("end", self.end)):
             if text is not None:
                 parse_position(text, name)
-        check_every(self.every)
+        check_count("every", self.every)
         if not 0 < self.fps < math.inf:
             raise UserError(f"fps must be positive, got {self.fps}")
 

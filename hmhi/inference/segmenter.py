@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmhi.errors import UserError
+from hmhi.errors import UserError, check_count
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.inference.base import InputSize, compile_or_warn, find_device, load_network
@@ -81,17 +81,16 @@ class VideoSegmenter:
     ) -> None:
         if image_size is not None and short_side is not None:
             raise UserError("give image_size or short_side, not both")
-        if short_side is not None and short_side < 1:
-            raise UserError(f"short_side must be positive, got {short_side}")
-        if look_ahead < 1:
-            raise UserError(f"look_ahead must be 1 or more, got {look_ahead}")
+        if short_side is not None:
+            check_count("short_side", short_side)
+        check_count("look_ahead", look_ahead)
         self.device = find_device(device)
         changes = list(overrides)
         if isinstance(flow, str):
             changes.append(f"infer.flow={flow}")
         if image_size is not None:
-            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            changes.append(f"infer.image_size=[{height},{width}]")
+            sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+            changes.append(f"infer.image_size=[{','.join(map(str, sides))}]")
         if memory_frames is not None:
             changes.append(f"model.memory_frames={memory_frames}")
 
@@ -214,8 +213,7 @@ class VideoSegmenter:
             UserError: As for `stream`; ends all of them. Or `at_once` is less than 1.
             OSError: A file or a camera fails.
         """
-        if at_once < 1:
-            raise UserError(f"at_once must be 1 or more, got {at_once}")
+        check_count("at_once", at_once)
         opened = [open_source(source, every=every) for source in sources]
         return self._segment_many(opened, scene_cuts, at_once)
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from hmhi.errors import UserError
+from hmhi.errors import UserError, check_count
 from hmhi.media.packs import IMAGE_SUFFIXES, list_files
 from hmhi.media.pictures import read_rgb, to_rgb
 from hmhi.media.video_in import VideoFile
@@ -215,7 +215,7 @@ def open_source(
         if (start, end, every, fps) != (None, None, 1, None):
             raise UserError(f"{source.name} is open already; give start, end, every and fps to open_source")
         return source
-    check_every(every)
+    check_count("every", every)
     if fps is not None and not 0 < fps < math.inf:
         raise UserError(f"fps must be positive, got {fps}")
     opened = replace(
@@ -232,16 +232,6 @@ def open_source(
     return opened
 
 
-def check_every(every: int) -> None:
-    """Refuse an `every` that is no whole number from 1.
-
-    Raises:
-        UserError: It is none.
-    """
-    if not isinstance(every, Integral) or every < 1:
-        raise UserError(f"every must be 1 or more, a whole number; got {every}")
-
-
 def parse_position(text: int | str, name: str = "position") -> Position:
     """Read a frame number (``120`` or ``"120"``) or seconds (``"2.5s"``).
 
@@ -252,8 +242,8 @@ def parse_position(text: int | str, name: str = "position") -> Position:
         if isinstance(text, str) and text.endswith("s"):
             position = Position(seconds=float(text[:-1]))
         else:
-            position = Position(frame=int(text))
-    except ValueError:
+            position = Position(frame=int(text) if isinstance(text, str) else operator.index(text))
+    except (ValueError, TypeError):
         position = Position(frame=-1)
     value = position.seconds if position.frame is None else position.frame
     if value is None or not 0 <= value < math.inf:

@@ -233,8 +233,35 @@ def test_ctrl_c_leaves_nothing_half_written(repository, checkpoint, tmp_path):
     assert process.returncode == 130, messages
     assert "interrupted" in messages and "continues" in messages and "Traceback" not in messages
     files = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert files == ["infer.json", "masks/a/00000.png", "overlay/a.mp4", "sequences/a.json"]
+    assert files == [".lock", "infer.json", "masks/a/00000.png", "overlay/a.mp4", "sequences/a.json"]
     assert [entry["name"] for entry in record_of(tmp_path / "out")["sequences"]] == ["a"]
+
+
+def test_two_runs_into_one_folder(infer, repository, checkpoint, tmp_path):
+    """Once, the second one removed frames of the first, whose rest then passed for finished."""
+    write_frames(tmp_path / "in" / "long", 2000)
+    write_frames(tmp_path / "in" / "short", 2)
+    out = tmp_path / "out"
+    command = [
+        sys.executable, repository / "tools" / "infer.py", "--checkpoint", checkpoint,
+        "--input", tmp_path / "in" / "long", "--output", out,
+    ]  # fmt: skip
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL)
+    growing = out / ".partial" / "long" / "masks"
+    while process.poll() is None and not (growing.is_dir() and any(growing.iterdir())):
+        time.sleep(0.05)
+    try:
+        for name in ("long", "short"):
+            done = infer("--input", tmp_path / "in" / name, "--output", out, ok=False)
+            assert done.returncode == 2
+            assert f"{out} is in use by process {process.pid}" in done.stderr
+        assert process.poll() is None and any(growing.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+    infer("--input", tmp_path / "in" / "short", "--output", out)  # the lock of the dead is none
+    assert not (out / ".partial").exists()
+    assert [path.name for path in (out / "masks").iterdir()] == ["short"]
 
 
 def torchrun(processes):

@@ -568,7 +568,10 @@ def test_size_of_the_network_input(checkpoint):
 def test_settings_that_make_no_sense(checkpoint):
     for settings, message in [
         ({"image_size": 64, "short_side": 64}, "not both"),
-        ({"short_side": 0}, "short_side must be positive"),
+        ({"short_side": 0}, "short_side must be 1 or more"),
+        ({"short_side": 64.5}, "short_side must be 1 or more, a whole number"),
+        ({"look_ahead": 1.5}, "look_ahead must be 1 or more, a whole number"),
+        ({"image_size": (64,)}, "infer.image_size"),
         ({"look_ahead": 0}, "look_ahead must be 1 or more"),
         ({"flow": "flownet"}, "infer.flow"),
         ({"image_size": 0}, "infer.image_size"),

@@ -144,9 +144,9 @@ def test_seconds(tmp_path):
         open_source(folder, start="2s")
 
 
-@pytest.mark.parametrize("text", ["2.5", "-1", "-1s", "nans", "infs", "s", "start", "1e3s4"])
+@pytest.mark.parametrize("text", ["2.5", 2.5, "-1", "-1s", "nans", "infs", "s", "start", "1e3s4"])
 def test_positions_that_make_no_sense(text):
-    with pytest.raises(ValueError, match=rf"start must be a frame number .* got '{text}'"):
+    with pytest.raises(ValueError, match=f"start must be a frame number .* got {text!r}"):
         parse_position(text, "start")
 
 
