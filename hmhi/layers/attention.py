@@ -80,7 +80,7 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
 
     Scores are made for a slice of the queries at a time, and only the kept values are gathered: peak memory
     grows with M alone, not with N x M. Gradients flow through the kept scores. Which of several keys of equal
-    score at the limit is kept is not defined. `torch.compile` and `torch.export` see one operator.
+    score at the limit is kept is not defined. `torch.compile` and `torch.export` see the search as one operator.
 
     Args:
         q: (B, N, C) queries.
@@ -92,104 +92,76 @@ def topk_attention(q: Tensor, k: Tensor, v: Tensor, topk: int, dropout: float = 
     Returns:
         (B, N, C) of v's dtype.
     """
-    noise = None
-    if dropout > 0.0:
-        noise = F.dropout(q.new_ones(*q.shape[:2], topk, dtype=torch.float32), dropout)  # (B, N, K)
-    out, _, _ = _topk_attention(q, k, v, noise, topk)
-    return out
-
-
-@torch.library.custom_op("hmhi::topk_attention", mutates_args=())
-def _topk_attention(
-    q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, topk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The read-out (B, N, C), and for the gradient the kept keys and their softmax weights, (B, N, K) each."""
-    batch, m, channels = k.shape
+    batch, m, _ = k.shape
+    scores, index = _topk_scores(q, k, topk)  # (B, N, K) each
+    weight = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0)
     # One table for the whole batch, so that a single gather serves every clip.
-    table = v.reshape(batch * m, -1)  # (B * M, C)
+    index = index + torch.arange(batch, device=q.device)[:, None, None] * m  # (B, N, K)
+    mixed = F.embedding_bag(
+        index.flatten(0, 1),  # (B * N, K)
+        v.reshape(batch * m, -1),  # (B * M, C)
+        mode="sum",
+        per_sample_weights=weight.flatten(0, 1).to(v.dtype),  # (B * N, K)
+    )  # (B * N, C)
+    return mixed.unflatten(0, (batch, -1))  # (B, N, C)
+
+
+@torch.library.custom_op("hmhi::topk_scores", mutates_args=())
+def _topk_scores(q: Tensor, k: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+    """Scaled scores of each query's best keys, float32 at least, and which keys they are, (B, N, K) each."""
+    batch, m, channels = k.shape
     transposed = k.transpose(
         1, 2
     ).contiguous()  # (B, C, M), once: bfloat16 products would copy it for every slice
-    first = torch.arange(batch, device=q.device)[:, None, None] * m  # (B, 1, 1)
     shrink, scale = _scales(channels)
-    rows = max(1, SCORES_AT_ONCE // (batch * m))
-    outs, indices, weights = [], [], []
-    for start in range(0, q.shape[1], rows):
-        part = slice(start, start + rows)
-        scores = (q[:, part] * shrink) @ transposed  # (B, n, M)
-        index = best_keys(scores, topk)  # (B, n, K)
-        kept = scores.gather(-1, index).to(torch.promote_types(scores.dtype, torch.float32))  # (B, n, K)
-        weight = (kept * scale).softmax(dim=-1)
-        dropped = weight if noise is None else weight * noise[:, part]
-        mixed = F.embedding_bag(
-            (index + first).flatten(0, 1),  # (B * n, K)
-            table,
-            mode="sum",
-            per_sample_weights=dropped.flatten(0, 1).to(v.dtype),  # (B * n, K)
-        )  # (B * n, C)
-        outs.append(mixed.unflatten(0, (batch, -1)))  # (B, n, C)
+    scores, indices = [], []
+    for part in q.split(max(1, SCORES_AT_ONCE // (batch * m)), dim=1):
+        products = (part * shrink) @ transposed  # (B, n, M)
+        index = best_keys(products, topk)  # (B, n, K)
+        best = products.gather(-1, index)  # (B, n, K)
+        scores.append(best.to(torch.promote_types(best.dtype, torch.float32)) * scale)
         indices.append(index)
-        weights.append(weight)
-    return torch.cat(outs, dim=1), torch.cat(indices, dim=1), torch.cat(weights, dim=1)
+    return torch.cat(scores, dim=1), torch.cat(indices, dim=1)
 
 
-@_topk_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+@_topk_scores.register_fake
+def _(q: Tensor, k: Tensor, topk: int) -> tuple[Tensor, Tensor]:
     kept = (*q.shape[:2], topk)
-    weight = q.new_empty(kept, dtype=torch.promote_types(q.dtype, torch.float32))
-    return v.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(kept, dtype=torch.int64), weight
+    scores = q.new_empty(kept, dtype=torch.promote_types(q.dtype, torch.float32))
+    return scores, q.new_empty(kept, dtype=torch.int64)
+
+
+@torch.library.custom_op("hmhi::topk_scores_backward", mutates_args=())
+def _topk_scores_backward(grad: Tensor, q: Tensor, k: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients by q and k, from that by the scores (B, N, K); for a slice of the queries at a time."""
+    batch, m, channels = k.shape
+    queries, keys, grad = q.to(grad.dtype), k.to(grad.dtype), grad * channels**-0.5
+    grad_k, grad_q = torch.zeros_like(keys), []
+    rows = max(1, SCORES_AT_ONCE // (batch * m))
+    for part, at, query in zip(
+        grad.split(rows, dim=1), index.split(rows, dim=1), queries.split(rows, dim=1), strict=True
+    ):
+        dense = part.new_zeros(*part.shape[:2], m).scatter_(-1, at, part)  # (B, n, M)
+        grad_q.append(dense @ keys)  # (B, n, C)
+        grad_k.baddbmm_(dense.transpose(1, 2), query)  # (B, M, n) @ (B, n, C)
+    return torch.cat(grad_q, dim=1).to(q.dtype), grad_k.to(k.dtype)
+
+
+@_topk_scores_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k)
 
 
 def _save_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, noise, _ = inputs
-    _, index, weight = output
-    ctx.save_for_backward(q, k, v, noise, index, weight)
+    q, k, _ = inputs
+    ctx.save_for_backward(q, k, output[1])
 
 
-def _topk_gradient(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    """Gradients by q, k and v; a slice of the queries at a time, as forward."""
-    q, k, v, noise, index, weight = ctx.saved_tensors
-    return *_topk_backward(grad, q, k, v, noise, index, weight), None, None
+def _gradient(ctx: Any, grad: Tensor, _: object) -> tuple[Tensor | None, ...]:
+    return *_topk_scores_backward(grad, *ctx.saved_tensors), None
 
 
-@torch.library.custom_op("hmhi::topk_attention_backward", mutates_args=())
-def _topk_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, index: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, m, channels = k.shape
-    dtype = weight.dtype
-    keys, values = k.to(dtype), v.to(dtype)
-    grad_k, grad_v = torch.zeros_like(keys), torch.zeros_like(values)
-    grad_q = []
-    rows = max(1, SCORES_AT_ONCE // (batch * m))
-    for start in range(0, q.shape[1], rows):
-        part = slice(start, start + rows)
-        g, at, w = grad[:, part].to(dtype), index[:, part], weight[:, part]
-        dropped = w if noise is None else w * noise[:, part]
-        by_weight = (g @ values.transpose(1, 2)).gather(-1, at)  # (B, n, M) -> (B, n, K)
-        if noise is not None:
-            by_weight = by_weight * noise[:, part]
-        by_score = w * (by_weight - (w * by_weight).sum(-1, keepdim=True)) * channels**-0.5  # (B, n, K)
-        dense = w.new_zeros(*at.shape[:2], m)  # (B, n, M)
-        grad_v.baddbmm_(dense.scatter(-1, at, dropped).transpose(1, 2), g)  # (B, M, n) @ (B, n, C)
-        dense.scatter_(-1, at, by_score)
-        grad_k.baddbmm_(dense.transpose(1, 2), q[:, part].to(dtype))  # (B, M, n) @ (B, n, C)
-        grad_q.append(dense @ keys)  # (B, n, C)
-    return (
-        torch.cat(grad_q, dim=1).to(q.dtype),
-        grad_k.to(k.dtype),
-        grad_v.to(v.dtype),
-    )  # (B, N, C), (B, M, C) twice
-
-
-@_topk_backward.register_fake
-def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, noise: Tensor | None, index: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-_topk_attention.register_autograd(_topk_gradient, setup_context=_save_for_gradient)
+_topk_scores.register_autograd(_gradient, setup_context=_save_for_gradient)
 
 
 def _scales(channels: int) -> tuple[float, float]:

@@ -55,20 +55,16 @@ def count_flops(config: ModelConfig, size: tuple[int, int]) -> int:
     with torch.no_grad():
         for _ in range(written):
             _, memory = model.step(frame, frame, memory)
-        with FlopCounterMode(display=False, custom_mapping=_topk_formula()) as counter:
+        with FlopCounterMode(
+            display=False, custom_mapping={torch.ops.hmhi.topk_scores: _topk_flops}
+        ) as counter:
             model.step(frame, frame, memory)
     return counter.get_total_flops()
 
 
-def _topk_formula() -> dict[Any, Any]:
-    """Operator -> its count, where the read-out is an operator of its own."""
-    if not hasattr(torch.ops.hmhi, "topk_attention"):
-        return {}
-
-    def flops(q: tuple[int, ...], k: tuple[int, ...], *_: Any, **__: Any) -> int:
-        return 2 * q[0] * q[1] * k[1] * q[2]  # shapes (B, N, C) and (B, M, C)
-
-    return {torch.ops.hmhi.topk_attention: flops}
+def _topk_flops(q: tuple[int, ...], k: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Of the search for the best keys, from the shapes (B, N, C) and (B, M, C)."""
+    return 2 * q[0] * q[1] * k[1] * q[2]
 
 
 def _parameters(model: nn.Module) -> int:

@@ -105,6 +105,16 @@ class ModelTester:
         with pytest.raises(ValueError, match=r"start a new|size"):
             self.step(model, self.clip(2, 1, size), 1, state)
 
+    @torch.inference_mode()
+    def test_bfloat16_autocast_stays_close(self):
+        model, clip = self.make(), self.clip(3, 1, (64, 64))
+        exact = self.comparable(model(*clip))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = self.comparable(model(*clip).float())
+            outputs, _ = self.steps(model, clip, range(3))
+        assert (rough - exact).abs().mean() < 0.1 * exact.std()
+        assert all(output.isfinite().all() for output in outputs)
+
     def test_save_and_load(self, tmp_path: Path):
         model, path = self.make(), tmp_path / "model.pt"
         contents = {"format": "hmhi-1", "config": config_to_dict(self.config), "model": model.state_dict()}
