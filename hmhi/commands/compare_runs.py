@@ -34,10 +34,17 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 def last_validation(run: Path) -> dict[str, float]:
     """Tag -> value of the newest validation in a run's metrics."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    path = run / "metrics.jsonl"
     found: dict[str, float] = {}
-    for line in map(json.loads, lines):
-        found |= {name.removeprefix("val/"): value for name, value in line.items() if name.startswith("val/")}
+    try:
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            found |= {
+                name.removeprefix("val/"): float(value)
+                for name, value in line.items()
+                if name.startswith("val/")
+            }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); a run writes one JSON object on each line") from None
     if not found:
         raise UserError(f"{run} has not been validated yet")
     return found

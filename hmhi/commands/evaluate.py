@@ -93,8 +93,10 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         )
     record = records[-1]
     try:
-        values = dict(json.loads(record.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        dataset, gt = values.get("dataset"), values.get("gt")
+        truth = Path(gt) if gt else None
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{record} is damaged ({error}); run tools/infer.py again") from None
     pred = record.parent / folder
     if not pred.is_dir():
@@ -102,10 +104,9 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         raise FileNotFoundError(
             f"{record.parent} holds no {folder}/ folder; run tools/infer.py{option} again"
         )
-    truth = Path(values["gt"]) if values.get("gt") else None
     if truth and (pred / truth.name).is_dir() and not any(path.is_dir() for path in truth.glob("*")):
         truth = truth.parent  # the input was a single sequence
-    return InferenceOutput(pred, truth, values.get("dataset"))
+    return InferenceOutput(pred, truth, dataset)
 
 
 def _score(scoring: Scoring, options: argparse.Namespace) -> None:

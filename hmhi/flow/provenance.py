@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from hmhi.errors import UserError
+
 MANIFEST = "manifest.json"
 FORMAT = "hmhi-flow-1"
 NORMALISED = "by the largest magnitude of each frame"
@@ -60,13 +62,20 @@ def flow_mismatch(trained: Mapping[str, Mapping[str, str]], used: Mapping[str, s
     """Say how flow differs in method, direction or compensation from what a network was trained on.
 
     Args:
-        trained: Data set -> record of its training flow.
+        trained: Data set -> record of its training flow, as a checkpoint holds it.
         used: Record of the flow to read.
 
     Returns:
         Words such as ``"dis, forward instead of raft, forward (ytvos)"``; None where one of the training sets
         agrees, and where it is not known that none does.
+
+    Raises:
+        UserError: The checkpoint holds something else.
     """
+    if not isinstance(trained, Mapping) or not all(
+        isinstance(record, Mapping) for record in trained.values()
+    ):
+        raise UserError("the checkpoint's record of its training flow is damaged; use another checkpoint")
     if not trained or any(_may_agree(record, used) for record in trained.values()):
         return None
     sets = ", ".join(f"{_words(record)} ({name})" for name, record in trained.items())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -25,13 +23,8 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (
-        RuntimeError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadFileError(f"{path}: not weights of {name} ({first_line})") from None

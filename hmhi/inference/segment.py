@@ -17,6 +17,7 @@ from hmhi.inference.inputs import InputVideo
 from hmhi.inference.outputs import OutputSettings, ResultWriter, clear_failure, write_failure
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.sources import Source, parse_position
+from hmhi.media.names import printable
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.runtime.interrupt import StopSignal
@@ -206,7 +207,8 @@ def _note_failure(summary: Summary, outputs: OutputSettings, video: InputVideo, 
         reason = f"a bug in hmhi, not in your input: {type(error).__name__}: {_first_line(error)}"
     record = write_failure(outputs.folder, video, reason, trace)
     tqdm.write(
-        f"error: {video.name}: {reason}" + (f"; {record} has the traceback" if trace else ""), file=sys.stderr
+        f"error: {video.name}: {printable(reason)}" + (f"; {record} has the traceback" if trace else ""),
+        file=sys.stderr,
     )
 
 

@@ -21,6 +21,8 @@ def write_atomically(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder where a file is due", str(path))
+    if path.exists() and not path.is_file():  # /dev/full is not to be replaced, even where that is allowed
+        raise FileExistsError(errno.EEXIST, "a device or pipe where a file is due", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

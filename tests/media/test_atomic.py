@@ -25,3 +25,10 @@ def test_a_file_has_the_rights_that_the_umask_leaves(tmp_path):
         os.umask(before)
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="pipe"), write_atomically(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
