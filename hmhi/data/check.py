@@ -15,7 +15,7 @@ from hmhi.config import DataConfig
 from hmhi.data.catalog import DATASETS, SYNTHETIC, get_spec
 from hmhi.data.index import DatasetError, DatasetNotFoundError, Frame, Video, find_layout, scan_layout
 from hmhi.data.splits import PUBLISHED
-from hmhi.errors import BadFileError
+from hmhi.errors import BadFileError, UserError
 from hmhi.flow.files import read_flow_rgb, read_flow_size
 from hmhi.flow.provenance import UNKNOWN, read_record
 from hmhi.media.masks import read_mask_values
@@ -88,7 +88,12 @@ def check_split(root: Path, dataset: str, split: str, decode: int = 3) -> SplitR
         dataset: Name in the catalog.
         split: ``train`` or ``val``.
         decode: Frames of each video whose image, flow and mask are decoded, spread evenly; 0 decodes all.
+
+    Raises:
+        UserError: `decode` is negative.
     """
+    if decode < 0:
+        raise UserError(f"frames to decode must be 0 or more, got {decode}")
     report = SplitReport(dataset, split)
     spec = get_spec(dataset)
     try:

@@ -22,9 +22,14 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         BadFileError: The file does not hold weights of this network.
     """
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadFileError(f"{path}: not weights of {name} ({first_line})") from None
+    except Exception as error:  # bytes that are no weights make torch raise nearly anything, in many words
+        raise BadFileError(
+            f"{path}: not weights of {name}: no file of tensors alone, or cut off ({type(error).__name__})"
+        ) from None
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise BadFileError(f"{path}: not weights of {name} ({str(error).splitlines()[0]})") from None

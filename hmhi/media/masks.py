@@ -112,16 +112,21 @@ def read_labels(path: Path) -> np.ndarray:
     image = decode(path)
     colours = np.array(image.convert("RGB")) if image.mode in ("RGB", "RGBA") else None
     if colours is not None and (colours != colours[..., :1]).any():
-        labels = _ids_of_colours(path, colours)
+        labels, is_ids = _ids_of_colours(path, colours), True
     else:
         labels, is_ids = read_levels(path)
         if not is_ids and not object_ids(labels):  # 0 and 255 alone
             return (labels > 0).astype(np.uint8)
-    count = len(object_ids(labels))
-    if count > MAX_OBJECTS:
+    ids = object_ids(labels)
+    advice = "save masks as palette PNG, and resize them by nearest neighbour"
+    if len(ids) > MAX_OBJECTS:
         raise BadFileError(
-            f"{path}: {count} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed "
-            f"or interpolated: save masks as palette PNG, and resize them by nearest neighbour"
+            f"{path}: {len(ids)} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed or "
+            f"interpolated: {advice}"
+        )
+    if not is_ids and ids and ids[-1] > MAX_OBJECTS and (labels == VOID).any():  # white, and greys towards it
+        raise BadFileError(
+            f"{path}: grey levels up to white, such as {ids[-1]}; it looks interpolated: {advice}"
         )
     return labels
 

@@ -9,6 +9,7 @@ import numpy as np
 from hmhi.errors import UserError
 from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import build_estimator
+from hmhi.media.files import MAX_PIXELS
 from hmhi.synthetic.effects import degrade, draw_estimator, draw_lens, photograph
 from hmhi.synthetic.render import paint
 from hmhi.synthetic.scene import build_scene
@@ -113,6 +114,8 @@ def check_request(
             "need a seed from 0, at least 1 frame, stride 1 and 32 x 32 pixels, got "
             f"seed={seed}, frames={frames}, stride={stride}, size={size}"
         )
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UserError(f"frames of {size[0]} x {size[1]} pixels are too large to render")
     if not 0 <= objects <= MAX_OBJECTS:
         raise UserError(f"need 0 to {MAX_OBJECTS} objects, got {objects}")
     if flow not in FLOWS:

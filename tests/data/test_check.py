@@ -5,6 +5,7 @@ from trees import half_mask, picture, save, write_video
 from hmhi.config import DataConfig
 from hmhi.data.check import all_splits, check_split, find_shared_images, readiness
 from hmhi.data.splits import DAVIS16_VAL
+from hmhi.errors import UserError
 from hmhi.flow.codec import flow_to_rgb
 
 
@@ -190,3 +191,8 @@ def test_every_split_of_the_catalog():
 def test_real_davis(shared_data):
     report = check_split(shared_data, "davis16", "val", decode=2)
     assert report.state == "ready" and dict(report.sizes) == {"854x480": 12}
+
+
+def test_a_negative_number_of_frames(tmp_path):
+    with pytest.raises(UserError, match="frames to decode must be 0 or more, got -1"):
+        check_split(tmp_path, "davsod", "train", decode=-1)

@@ -127,9 +127,12 @@ def test_weights_from_a_file(tmp_path: Path):
         build_estimator("gmflow", weights=tmp_path / "none.pkl")
     torch.save(tiny().state_dict(), tmp_path / "other.pkl")
     (tmp_path / "damaged.pkl").write_bytes(b"\x80\x02 cut short")
-    for name in ("other", "damaged"):
-        with pytest.raises(BadFileError, match=rf"{name}\.pkl: not weights of GMFlow"):
+    (tmp_path / "page.pkl").write_text("<html>quota exceeded</html>")
+    torch.save([network], tmp_path / "code.pkl")  # would run code, were it trusted
+    for name in ("other", "damaged", "page", "code"):
+        with pytest.raises(BadFileError, match=rf"{name}\.pkl: not weights of GMFlow") as error:
             build_estimator("gmflow", weights=tmp_path / f"{name}.pkl")
+        assert "weights_only" not in str(error.value)
 
 
 def test_the_requirements_file_names_what_is_read(repository: Path):

@@ -107,8 +107,11 @@ def test_labels_of_every_usual_form(tmp_path):
 def test_what_is_no_mask_of_objects_is_refused(tmp_path):
     soft = np.linspace(0, 255, 24 * 30).reshape(24, 30).astype(np.uint8)
     photo = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)
+    edge = np.zeros((24, 30), np.uint8)
+    edge[5:15, 5:15], edge[5:15, 15] = 255, 128
     for name, array, reason in (
         ("soft", soft, "looks compressed or interpolated"),
+        ("edge", edge, "grey levels up to white, such as 128; it looks interpolated"),
         ("photo", photo, "is none of the palette's"),
         ("deep", soft.astype(np.uint16), "convert it to 8 bits"),
     ):

@@ -155,3 +155,8 @@ def test_further_objects_join_the_world_of_a_seed(objects):
     assert np.median(still) < 2  # beside shadows, nothing else changes
     with pytest.raises(ValueError, match="need 0 to 4 objects, got 5"):
         render_clip(0, 1, (64, 64), objects=5)
+
+
+def test_frames_too_large_to_render():
+    with pytest.raises(ValueError, match="frames of 99999999 x 99999999 pixels are too large"):
+        render_clip(0, 1, (99999999, 99999999))
