@@ -21,6 +21,7 @@ from hmhi.errors import UserError
 from hmhi.inference.base import EMBEDDED
 from hmhi.media.atomic import write_atomically
 from hmhi.models.export import export_onnx
+from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.weights import load_state, model_from
 
 NEEDED = ("onnx", "onnxscript")
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         raise UserError(f"--batch must be at least 1, got {args.batch}")
 
     model, config = model_from(load_state(args.checkpoint), args.checkpoint, overrides=args.overrides)
+    if not isinstance(model, HMHINet):
+        raise UserError(f"{args.checkpoint} holds a prompted model, and only HMHI-Net exports its step")
     height, width = args.image_size or config.infer.image_size or config.data.image_size
     about = {
         "image_size": [height, width],
