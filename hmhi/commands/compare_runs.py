@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
+from hmhi.media.files import read_text
 
 
 @report_errors
@@ -37,7 +38,7 @@ def last_validation(run: Path) -> dict[str, float]:
     path = run / "metrics.jsonl"
     found: dict[str, float] = {}
     try:
-        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        for line in map(json.loads, read_text(path).splitlines()):
             found |= {
                 name.removeprefix("val/"): float(value)
                 for name, value in line.items()

@@ -1,4 +1,4 @@
-"""Score predictions: ``hmhi evaluate masks`` (tools/val_zvos.py) and ``hmhi evaluate maps`` (tools/val_vsod.py)."""
+"""Score predictions: ``hmhi evaluate masks | objects | maps``, or tools/val_zvos.py, val_svos.py, val_vsod.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
 from hmhi.evaluation.files import read_sequence_list
 from hmhi.evaluation.html_report import write_html_report
-from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, MapProtocol, MaskProtocol, find_protocol
+from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, OBJECT_PROTOCOLS, find_protocol
 from hmhi.evaluation.report import format_results, write_csv_report, write_json_report
-from hmhi.evaluation.runner import evaluate
+from hmhi.evaluation.runner import AnyProtocol, evaluate
+from hmhi.media.files import read_text
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Scoring:
     """What differs between the kinds of predictions."""
 
     description: str
-    protocols: Mapping[str, MaskProtocol | MapProtocol]
+    protocols: Mapping[str, AnyProtocol]
     default: str
     folder: str
     """Sub-folder of an inference output that holds the predictions."""
@@ -31,6 +32,9 @@ class Scoring:
 
 KINDS = {
     "masks": Scoring("Score binary masks by J and F.", MASK_PROTOCOLS, "davis16", "masks"),
+    "objects": Scoring(
+        "Score masks of several objects by J and F of each.", OBJECT_PROTOCOLS, "davis17", "masks"
+    ),
     "maps": Scoring(
         "Score soft saliency maps by MAE, F, E, S and weighted F.", MAP_PROTOCOLS, "vsod", "prob"
     ),
@@ -93,7 +97,7 @@ def newest_inference(root: Path, folder: str) -> InferenceOutput:
         )
     record = records[-1]
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
+        values = json.loads(read_text(record))
         dataset, gt = values.get("dataset"), values.get("gt")
         truth = Path(gt) if gt else None
     except (AttributeError, TypeError, ValueError) as error:
@@ -139,6 +143,8 @@ def _score(scoring: Scoring, options: argparse.Namespace) -> None:
             resize=options.resize,
             jobs=options.jobs,
             progress=True,
+            meta=getattr(options, "meta", None),
+            seen=getattr(options, "seen", None),
         )
         for name, folder in methods.items()
     }
@@ -193,6 +199,16 @@ def _parser(scoring: Scoring, prog: str | None) -> argparse.ArgumentParser:
         "--resize", choices=("none", "nearest"), default="none",
         help="fit predictions of another size, instead of an error",
     )  # fmt: skip
+    if scoring is KINDS["objects"]:
+        parser.add_argument(
+            "--meta", type=Path, metavar="FILE", help="meta.json of the annotated videos (protocol ytvos)"
+        )
+        parser.add_argument(
+            "--seen",
+            type=Path,
+            metavar="FILE",
+            help="meta.json of the training videos, for G (protocol ytvos)",
+        )
     for form in ("json", "csv", "html"):
         parser.add_argument(
             f"--{form}", type=Path, metavar="FILE", help=f"write the results as {form.upper()}"

@@ -27,7 +27,7 @@ class Command:
 
 COMMANDS = {
     "segment": Command("segment", "segment the salient object of videos", "infer.py"),
-    "evaluate": Command("evaluate", "score masks or soft maps against annotations", "val_zvos.py, val_vsod.py"),
+    "evaluate": Command("evaluate", "score masks, objects or soft maps", "val_zvos.py, val_svos.py, val_vsod.py"),
     "train": Command("train", "train a model", "train.py"),
     "flow": Command("make_flow", "compute the optical flow of frame folders", "make_flow.py"),
     "data": Command("data", "prepare, check or draw data sets", "prepare_data.py, check_data.py, make_synthetic.py"),

@@ -7,7 +7,7 @@ Pairs are made by name, never by sort order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -68,6 +68,7 @@ def pair_trees(
     sequences: Sequence[str] | None = None,
     missing: Missing = "error",
     extra: Literal["error", "skip"] = "error",
+    only: Mapping[str, Collection[str]] | None = None,
 ) -> Pairs:
     """Pair every annotated frame that the protocol counts with its prediction.
 
@@ -78,6 +79,7 @@ def pair_trees(
         sequences: Names to score; None takes every annotated sequence.
         missing: What a missing prediction is: an error, a frame of score zero, or left out.
         extra: What a prediction without annotation is: an error, or left out. A sparse protocol expects it.
+        only: Sequence -> frames in which anything is scored; None for all that the protocol counts.
 
     Raises:
         FileNotFoundError: A root does not exist.
@@ -104,6 +106,10 @@ def pair_trees(
         order = in_order(stems)
         counted = protocol.counted(order)
         pairs.left_out["first and last of their sequence"] += len(order) - len(counted)
+        if only is not None:
+            scored = [stem for stem in counted if stem in only.get(name, ())]
+            pairs.left_out["in which no object is scored"] += len(counted) - len(scored)
+            counted = scored
         if order and not counted:
             problems.append(
                 f"{name}: {len(order)} annotated frames leave none to score under {protocol.name}"

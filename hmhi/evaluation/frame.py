@@ -66,7 +66,7 @@ def score_mask_files(frame: FramePair, protocol: MaskProtocol, resize: Resize) -
     if is_index or present[-1] <= 1:
         levels, present = (levels > 0) * np.uint8(255), np.array([0, 255])
     soft = bool(((present > 0) & (present < 255)).any())
-    levels = _match_size(levels, truth.shape, protocol.resize if protocol.resize != "none" else resize)
+    levels = match_size(levels, truth.shape, protocol.resize if protocol.resize != "none" else resize)
     if soft and protocol.stretch:
         levels = _stretched(levels)
     mask = levels > protocol.threshold
@@ -95,7 +95,7 @@ def score_map_files(frame: FramePair, protocol: MapProtocol, resize: Resize) -> 
     levels, is_index = _read(frame.pred, "prediction")
     if is_index:
         levels = (levels > 0) * np.uint8(255)
-    levels = _match_size(levels, truth.shape, resize)
+    levels = match_size(levels, truth.shape, resize)
     return MapScore(
         score_map(levels, truth, stretch=protocol.stretch, definitions=protocol.definitions),
         binary=len(_present(levels)) <= 2,
@@ -114,7 +114,12 @@ def _present(levels: Levels) -> NDArray[np.intp]:
     return np.flatnonzero(cv2.calcHist([levels], [0], None, [256], [0, 256]))
 
 
-def _match_size(levels: Levels, shape: tuple[int, ...], resize: Resize) -> Levels:
+def match_size(levels: Levels, shape: tuple[int, ...], resize: Resize) -> Levels:
+    """A prediction at the size (H, W) of its annotation.
+
+    Raises:
+        UserError: They differ, and no resize is asked for.
+    """
     if levels.shape == shape:
         return levels
     height, width = shape

@@ -62,6 +62,9 @@ def render(results: Mapping[str, Result]) -> str:
         rows = {key: sequence.metrics for key, sequence in result.sequences.items()}
         table = _table("sequence", rows, columns)
         body.append(f"<details><summary>All scores of {_text(name)}</summary>{table}</details>")
+        if result.objects:
+            table = _table("object", result.objects, columns)
+            body.append(f"<details><summary>Objects of {_text(name)}</summary>{table}</details>")
     if first.curves:
         body += ["<h2>Curves over 256 thresholds</h2>", _key(results), _curves(results)]
     body += [f"<h2>{per_frame} over time</h2>", _key(results), _timelines(results, per_frame)]

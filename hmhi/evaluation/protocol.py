@@ -62,6 +62,15 @@ class MaskProtocol(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectProtocol(Protocol):
+    """Rules for masks of several objects, scored by J and F of each; means are over objects, not over sequences."""
+
+    objects: Literal["first-frame", "any-frame", "listed"] = "first-frame"
+    """A sequence's objects: 1 to the largest id of its first annotation; every id from the frame where it first is
+    annotated; or those of a ``meta.json``, in the frames that it lists for them after the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapProtocol(Protocol):
     """Rules for soft saliency maps, scored by MAE, F, E, S and weighted F."""
 
@@ -152,6 +161,36 @@ MASK_PROTOCOLS = {
             datasets=("long-videos", "longvideos"),
             videos=3,
             sparse=True,
+        ),
+    )
+}
+
+OBJECT_PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        ObjectProtocol(
+            name="davis17",
+            rule="ids of the first annotation; first and last frame left out; mean of frames, then of all objects",
+            source="Pont-Tuset et al., 2017 (semi-supervised DAVIS 2017), and the official davis2017-evaluation",
+            datasets=("davis17",),
+            videos=30,
+            drop_ends=True,
+        ),
+        ObjectProtocol(
+            name="svos-all-frames",
+            rule="every id from its first annotated frame on; mean of frames, then of all objects",
+            source="unsupervised DAVIS 2017 and sets like MOSE, where objects may appear late",
+            objects="any-frame",
+        ),
+        ObjectProtocol(
+            name="ytvos",
+            rule="the frames that meta.json lists for an object, after the one its mask is given at; means of "
+            "objects, apart for seen and unseen categories; G is the mean of the four",
+            source="Xu et al., 2018 (YouTube-VOS). Its server's code is not public: this is for parts of train that "
+            "are held out, not for val",
+            datasets=("ytvos", "ytvos18", "ytvos19"),
+            sparse=True,
+            objects="listed",
         ),
     )
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmhi.evaluation.protocol import MapProtocol, MaskProtocol, Protocol
+from hmhi.evaluation.protocol import MapProtocol, MaskProtocol, ObjectProtocol, Protocol
 from hmhi.evaluation.summary import Result
 from hmhi.media.atomic import write_atomically, write_json
 from hmhi.media.names import printable
@@ -21,7 +21,7 @@ SEQUENCE_COLUMNS = {
 
 def kind_of(protocol: Protocol) -> str:
     """``mask`` or ``map``: which scores a result of this protocol holds."""
-    return "mask" if isinstance(protocol, MaskProtocol) else "map"
+    return "map" if isinstance(protocol, MapProtocol) else "mask"
 
 
 def result_to_dict(result: Result) -> dict[str, Any]:
@@ -54,6 +54,7 @@ def result_to_dict(result: Result) -> dict[str, Any]:
         "protocol": result.protocol.name,
         "metrics": result.metrics,
         "sequences": sequences,
+        **({"objects": result.objects} if result.objects else {}),
         "details": details,
     }
 
@@ -68,6 +69,8 @@ def class_means(result: Result) -> dict[str, float]:
 
 def describe_reading(protocol: Protocol) -> str:
     """How pixels become foreground, in words."""
+    if isinstance(protocol, ObjectProtocol):
+        return "object ids; undecided pixels of the annotation are background"
     if isinstance(protocol, MaskProtocol):
         stretch = ", after a min-max stretch of soft maps" if protocol.stretch else ""
         return f"palette index above 0, or grey level above {protocol.threshold}{stretch}"
@@ -88,11 +91,19 @@ def format_results(results: Mapping[str, Result]) -> str:
     columns = SEQUENCE_COLUMNS[kind_of(first.protocol)]
     if len(results) == 1:
         rows = {name: sequence.metrics for name, sequence in first.sequences.items()}
-        lines += table_lines("sequence", rows, columns, foot={"mean": first.metrics})
+        lines += table_lines("sequence", rows, columns, foot={} if first.objects else {"mean": first.metrics})
         if first.classes:
             lines += ["", *table_lines("class", first.classes, ("J_mean", "F_mean"), foot={
                 "mean of classes": class_means(first)
             })]  # fmt: skip
+        if first.objects:
+            lines += [
+                "",
+                *table_lines("object", first.objects, columns, foot={"mean of objects": first.metrics}),
+            ]
+        if "G" in first.metrics:
+            four = [f"{name} {value:.4f}" for name, value in first.metrics.items() if name.endswith("seen")]
+            lines += ["", f"G {first.metrics['G']:.4f} ({', '.join(four)})"]
         if "JF_mean" in first.metrics:
             lines += ["", f"J&F {first.metrics['JF_mean']:.4f}"]
     else:
@@ -174,6 +185,8 @@ def _rows(result: Result) -> Iterator[tuple[tuple[str, str, str], Mapping[str, f
     yield ("dataset", "", ""), result.metrics
     for name, sequence in result.sequences.items():
         yield ("sequence", name, ""), sequence.metrics
+    for name, metrics in result.objects.items():
+        yield ("object", name, ""), metrics
     for name, sequence in result.sequences.items():
         for stem, frame in sequence.frames.items():
             yield ("frame", name, stem), frame.metrics

@@ -6,7 +6,7 @@ Threads, not processes: decoding, dilation and histograms all release the interp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,25 @@ import numpy as np
 from tqdm import tqdm
 
 from hmhi.errors import UserError
-from hmhi.evaluation.files import EvaluationError, FramePair, Missing, Pairs, pair_trees
+from hmhi.evaluation.files import EvaluationError, FramePair, Missing, Pairs, list_tree, pair_trees
 from hmhi.evaluation.frame import MapScore, MaskScore, Resize, score_map_files, score_mask_files
+from hmhi.evaluation.object_files import (
+    Plan,
+    mean_of_seen,
+    mean_over_objects,
+    plan_objects,
+    read_meta,
+    score_object_files,
+    summarise_objects,
+)
 from hmhi.evaluation.protocol import (
     MAP_PROTOCOLS,
     MASK_PROTOCOLS,
+    OBJECT_PROTOCOLS,
     MapProtocol,
     MaskProtocol,
+    ObjectProtocol,
+    Protocol,
     find_protocol,
 )
 from hmhi.evaluation.saliency import Saliency
@@ -37,6 +49,7 @@ from hmhi.evaluation.summary import (
     summarise_masks,
 )
 
+AnyProtocol = MaskProtocol | MapProtocol | ObjectProtocol
 Score = TypeVar("Score")
 Scores = dict[str, list[tuple[FramePair, Score]]]  # sequence -> its frames in order
 
@@ -44,7 +57,7 @@ Scores = dict[str, list[tuple[FramePair, Score]]]  # sequence -> its frames in o
 def evaluate(
     pred: Path | str,
     truth: Path | str,
-    protocol: MaskProtocol | MapProtocol | str,
+    protocol: MaskProtocol | MapProtocol | ObjectProtocol | str,
     *,
     sequences: Sequence[str] | None = None,
     missing: Missing = "error",
@@ -52,6 +65,8 @@ def evaluate(
     resize: Resize = "none",
     jobs: int | None = None,
     progress: bool = False,
+    meta: Path | str | None = None,
+    seen: Path | str | None = None,
 ) -> Result:
     """Score one method.
 
@@ -66,6 +81,8 @@ def evaluate(
         resize: What happens to a prediction of another size than its annotation: an error, or nearest.
         jobs: Threads; None takes one for each processor that this process may use.
         progress: Show a progress bar on stderr.
+        meta: YouTube-VOS's ``meta.json`` of the annotated videos, for protocol ``ytvos``.
+        seen: The ``meta.json`` of what the method was trained on, whose categories count as seen.
 
     Raises:
         FileNotFoundError: A root does not exist.
@@ -73,10 +90,25 @@ def evaluate(
         UserError: No protocol has that name.
     """
     pred, truth = Path(pred), Path(truth)
-    known: dict[str, MaskProtocol | MapProtocol] = {**MAP_PROTOCOLS, **MASK_PROTOCOLS}
+    known: dict[str, AnyProtocol] = {**OBJECT_PROTOCOLS, **MAP_PROTOCOLS, **MASK_PROTOCOLS}
     rules = find_protocol(known, protocol, None, "") if isinstance(protocol, str) else protocol
-    pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra)
     workers = jobs or available_processors()
+    if isinstance(rules, ObjectProtocol):
+        listed = read_meta(Path(meta)) if meta is not None else None
+        annotated = {
+            name: stems
+            for name, stems in list_tree(truth, "annotations")[0].items()
+            if sequences is None or name in sequences
+        }
+        plan = plan_objects(annotated, rules, listed)
+        only = {name: set().union(*objects.values()) for name, objects in plan.items()}
+        pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra, only=only)
+        categories = listed.categories if listed else {}
+        known_before = set(read_meta(Path(seen)).categories.values()) if seen is not None else None
+        return _object_result(
+            pred, truth, rules, pairs, plan, resize, workers, progress, categories, known_before
+        )
+    pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra)
     if isinstance(rules, MaskProtocol):
         score_frame = partial(score_mask_files, protocol=rules, resize=resize)
         mask_scores = _score_all(pred, pairs, score_frame, workers, progress)
@@ -157,6 +189,43 @@ def _mask_result(
     )
 
 
+def _object_result(
+    pred: Path,
+    truth: Path,
+    protocol: ObjectProtocol,
+    pairs: Pairs,
+    plan: Plan,
+    resize: Resize,
+    jobs: int,
+    progress: bool,
+    categories: Mapping[str, str],
+    seen: set[str] | None,
+) -> Result:
+    objects_of = {frame.truth: plan[name] for name, frames in pairs.frames.items() for frame in frames}
+    scores = _score_all(
+        pred,
+        pairs,
+        lambda frame: score_object_files(frame, objects_of[frame.truth], resize),
+        jobs,
+        progress,
+    )
+    objects: dict[str, dict[str, float]] = {}
+    sequences = {}
+    for name, items in scores.items():
+        rows, sequences[name] = summarise_objects(name, items, plan[name])
+        objects |= rows
+    metrics = mean_over_objects(objects)
+    notes = [*pairs.notes, *_subset_note(protocol, sequences)]
+    if seen is not None:
+        metrics |= mean_of_seen(objects, categories, seen)
+    elif categories:
+        notes.append("no --seen FILE: G and the means of seen and unseen categories are not computed")
+    return Result(
+        protocol=protocol, pred=pred, truth=truth, metrics=metrics, sequences=sequences, classes={}, curves={},
+        left_out=dict(pairs.left_out), notes=notes, objects=objects,
+    )  # fmt: skip
+
+
 def _map_result(
     pred: Path, truth: Path, protocol: MapProtocol, pairs: Pairs, scores: Scores[MapScore]
 ) -> Result:
@@ -189,7 +258,7 @@ def _frame_metrics(score: Saliency) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _subset_note(protocol: MaskProtocol | MapProtocol, sequences: dict[str, SequenceScore]) -> list[str]:
+def _subset_note(protocol: Protocol, sequences: dict[str, SequenceScore]) -> list[str]:
     if protocol.videos in (None, len(sequences)):
         return []
     return [f"{len(sequences)} sequences scored; the full {protocol.name} benchmark has {protocol.videos}"]

@@ -51,6 +51,8 @@ class Result:
     """Reason -> frames that were not scored."""
     notes: list[str]
     """What the reader should know about these numbers."""
+    objects: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``video/id`` -> J and F of each object; empty unless the protocol scores objects."""
 
     @property
     def frames_scored(self) -> int:

@@ -20,6 +20,7 @@ from hmhi.flow.directions import flow_start
 from hmhi.flow.estimate import BatchEstimator, FlowEstimator
 from hmhi.flow.provenance import FORMAT, MANIFEST, NORMALISED
 from hmhi.media.atomic import write_atomically
+from hmhi.media.files import read_text
 
 _JPEG_QUALITY = 95
 
@@ -141,7 +142,7 @@ def write_manifest(output: Path, settings: FlowSettings) -> None:
     path, wanted = output / MANIFEST, settings.manifest()
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_text(path))
         except ValueError:
             found = None
         if not isinstance(found, dict):

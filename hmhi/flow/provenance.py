@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hmhi.errors import UserError
+from hmhi.media.files import read_text
 
 MANIFEST = "manifest.json"
 FORMAT = "hmhi-flow-1"
@@ -30,7 +31,7 @@ def read_record(folder: Path) -> dict[str, str]:
     folder = folder.resolve()
     for place in (folder, *folder.parents)[:_LEVELS]:
         try:
-            found = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+            found = json.loads(read_text(place / MANIFEST))
         except (OSError, ValueError):
             continue
         if isinstance(found, dict) and found.get("format") == FORMAT:  # data sets have manifests too

@@ -20,6 +20,7 @@ from hmhi.errors import UserError
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.results import FrameResult, to_levels
 from hmhi.inference.sources import Source
+from hmhi.media.files import read_text
 from hmhi.media.masks import write_labels
 from hmhi.media.rle import MaskTrack
 from hmhi.viz.attention import PixelView
@@ -229,7 +230,7 @@ def read_video_record(path: Path) -> dict[str, Any]:
         UserError: The file is damaged; names it.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except ValueError:
         record = None
     if not (isinstance(record, dict) and {"name", "source"} <= record.keys()):

@@ -12,6 +12,7 @@ from hmhi.inference.inputs import VideoInputs
 from hmhi.inference.kinds import read_video_record
 from hmhi.inference.outputs import FAILURES, KINDS, PARTIAL, RECORDS, remove
 from hmhi.media.atomic import write_json
+from hmhi.media.files import read_text
 
 RECORD = "infer.json"
 
@@ -55,7 +56,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any], redone: Collection
         return
     remedy = "choose another --output, or redo all its videos with --overwrite"
     try:
-        before = dict(json.loads(record.read_text(encoding="utf-8")))
+        before = dict(json.loads(read_text(record)))
     except (TypeError, ValueError):
         raise UserError(f"{record} is damaged, so nobody knows how its results were made; {remedy}") from None
     changed = [key for key, value in settings.items() if before.get(key) != value]

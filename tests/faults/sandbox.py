@@ -151,6 +151,9 @@ def complaints(case: Case, warm: Warm, root: Path) -> list[str]:
         *(f"{place} was left half-written" for place in leftovers(work, case.outputs)),
     ]
     if end.code == 2:
-        wrong.append("neither an error nor a usage message" * ("error: " not in end.err))
+        wrong.append(
+            "neither an error nor a list of problems"
+            * ("error: " not in end.err and "PROBLEM" not in end.out)
+        )
     wrong = [text for text in wrong if text]
     return [*wrong, end.err[-1500:]] if wrong else []

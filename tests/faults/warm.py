@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 
+MOST_BYTES = 6 << 30  # that a command can allocate: an endless file must not take the machine down
 GROUPS_END_WITHIN = 1.0  # seconds that processes of a command may outlive it
 
 
@@ -55,6 +56,7 @@ def run(request: dict) -> object:
         os.dup2(os.open(request[key], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES,) * 2)
     if request["file_limit"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk is an error, not a signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"],) * 2)
