@@ -32,9 +32,11 @@ COMMANDS = {
     "flow": Command("make_flow", "compute the optical flow of frame folders", "make_flow.py"),
     "data": Command("data", "prepare, check or draw data sets", "prepare_data.py, check_data.py, make_synthetic.py"),
     "export": Command(
-        "export", "write masks for annotation tools, or weights for release", "export_masks.py, export_weights.py"
+        "export", "write masks for annotation tools, weights for release, or a network for ONNX",
+        "export_masks.py, export_weights.py, export_onnx.py",
     ),
     "serve": Command("serve", "serve a web page, and its HTTP door for programs", "serve.py"),
+    "convert": Command("convert_weights", "convert weights from and to published forms", "convert_weights.py"),
     "reproduce": Command("reproduce", "fill a table of a paper (needs the repository)", "reproduce.py"),
     "benchmark": Command("benchmark", "measure speed (needs the repository)", "benchmark.py"),
 }  # fmt: skip

@@ -72,7 +72,7 @@ def hmhi_to_release(state: Mapping[str, Tensor], config: ModelConfig) -> dict[st
         config: What it was built from.
 
     Raises:
-        CheckpointError: The authors' code has no such network.
+        CheckpointError: The authors' code of HMHI-Net has no such network.
     """
     _check(config)
     swin = config.backbone == "swin_tiny"
@@ -95,6 +95,7 @@ def _check(config: ModelConfig) -> None:
     wrong = [
         f"model.{name}={getattr(config, name)}"
         for name, known in (
+            ("kind", {"hmhi"}),
             ("backbone", {*DEPTHS, "swin_tiny"}),
             ("inputs", {"image+flow"}),
             ("high_to_shallow", {"sgim", "none"}),
@@ -105,7 +106,7 @@ def _check(config: ModelConfig) -> None:
     if not set(config.memory_stages) <= set(BANKS):
         wrong.append(f"model.memory_stages={config.memory_stages}")
     if wrong:
-        raise CheckpointError(f"the authors' code has no network with {', '.join(wrong)}")
+        raise CheckpointError(f"the code of HMHI-Net's authors has no network with {', '.join(wrong)}")
 
 
 def _name(key: str) -> str:
