@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
@@ -125,7 +126,7 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
 
         `image_size` is the side of the network's input, `alpha` asks for a video with transparency.
         """
-        job = begin(name, image_size, alpha)
+        job = await run_in_threadpool(begin, name, image_size, alpha)
         try:
             given = await receive(request, jobs().folder(job) / UPLOAD, settings.limits)
             job.name = (name or given or "video")[:200]

@@ -97,10 +97,8 @@ class Jobs:
         """
         with self._lock:
             self.sweep()
-            if (
-                len(self._queue) + sum(job.state == "uploading" for job in self._jobs.values())
-                >= self._limits.waiting
-            ):
+            coming = sum(job.state in ("uploading", "queued") for job in self._jobs.values())
+            if coming >= self._limits.waiting:
                 raise ServerFullError("too many jobs are waiting; try again later")
             if self._used() >= self._limits.disk_bytes:
                 raise ServerFullError("the server's disk budget is used up; try again later")
@@ -112,6 +110,8 @@ class Jobs:
     def submit(self, job: Job) -> None:
         """Put a job whose video has come into the queue."""
         with self._lock:
+            if job.cancelled:
+                return
             job.state = "queued"
             self._save(job)
             self._queue.append(job.id)

@@ -69,3 +69,17 @@ def make_video(path, frames=24, size=(64, 96), fps=12.0):
         writer.write(frame)
     writer.release()
     return path
+
+
+def build_quick(settings):
+    """Work for tests of the queue: each job writes `settings` bytes, or crashes where it asks for size 512."""
+
+    def perform(task, report):
+        if task.options.image_size == 512:
+            os._exit(3)
+        (task.folder / "out").mkdir()
+        (task.folder / "out" / "masks.zip").write_bytes(bytes(settings))
+        report({"frames": 1})
+        return {"frames": 1}
+
+    return perform
