@@ -29,8 +29,8 @@ from hmhi.runtime.worker import (
     WorkerDiedError,
     WorkerProcess,
 )
-from hmhi.serve.settings import JobOptions, Limits
-from hmhi.serve.work import DOWNLOADS, Task
+from hmhi.serve.settings import JobOptions, Limits, Task
+from hmhi.serve.work import DOWNLOADS
 
 log = logging.getLogger(__name__)
 

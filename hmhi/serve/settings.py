@@ -60,3 +60,22 @@ class ServerSettings:
     """None is the bundled network."""
     device: str = "auto"
     limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, as the process takes it."""
+
+    folder: Path
+    options: JobOptions
+    limits: Limits
+    sample: str | None = None
+    """Of `SAMPLES`; None takes the upload."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network segments."""
+
+    checkpoint: Path | None
+    device: str

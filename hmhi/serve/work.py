@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from hmhi.inference.results import FrameResult
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.media.video_in import VideoFile
 from hmhi.media.video_out import VideoWriter
-from hmhi.serve.settings import SAMPLES, JobOptions, Limits
+from hmhi.serve.settings import SAMPLES, Limits, Network, Task
 from hmhi.synthetic import render_clip
 
 log = logging.getLogger(__name__)
@@ -40,25 +39,6 @@ DOWNLOADS = {
     "alpha.webm": (f"alpha_webm/{NAME}.webm", "video/webm"),
 }
 """What can be fetched -> its place below ``out``, and its type."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A job, as the process takes it."""
-
-    folder: Path
-    options: JobOptions
-    limits: Limits
-    sample: str | None = None
-    """Of `SAMPLES`; None takes the upload."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """Which network segments."""
-
-    checkpoint: Path | None
-    device: str
 
 
 def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str, Any]]:

@@ -2,8 +2,8 @@ import pytest
 from serving import make_video
 
 from hmhi.errors import UserError
-from hmhi.serve.settings import JobOptions, Limits
-from hmhi.serve.work import UPLOAD, Network, Task, build
+from hmhi.serve.settings import JobOptions, Limits, Network, Task
+from hmhi.serve.work import UPLOAD, build
 
 
 def work(network, folder, **limits):
