@@ -419,6 +419,14 @@ class Config(Section):
     infer: InferConfig = field(default_factory=InferConfig)
     """How it is used."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.kind == "hmhi" and self.data.objects:
+            raise ConfigError(
+                f"data.objects={self.data.objects} gives clips with labels and without flow, and model.kind=hmhi "
+                f"learns from one foreground and flow; set data.objects=0 or another kind"
+            )
+
 
 FORMER: Mapping[str, str | None] = {
     "train.betas": None,

@@ -1,10 +1,8 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from trees import half_mask, picture, save
 
-from hmhi.config import AugmentConfig, ConfigError, DataConfig, SyntheticConfig
+from hmhi.config import AugmentConfig, Config, ConfigError, DataConfig, ModelConfig, SyntheticConfig
 from hmhi.data.dataset import ClipKey
 from hmhi.data.index import scan
 from hmhi.data.loader import build_train_loader
@@ -206,4 +204,6 @@ def test_settings_that_do_not_go_together():
         DataConfig(augment=AugmentConfig(crop="area"))
     with pytest.raises(ConfigError, match="jitter is brightness, contrast and saturation"):
         AugmentConfig(jitter=[0.1])
-    assert replace(plain(), objects=3).objects == 3
+    with pytest.raises(ConfigError, match=r"model\.kind=hmhi learns from one foreground"):
+        Config(data=plain())
+    assert Config(model=ModelConfig(kind="hmmn"), data=plain()).data.objects == 2

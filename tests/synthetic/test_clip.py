@@ -136,12 +136,11 @@ def test_labels_merge_to_the_masks_of_the_seed():
     assert max(groups) > 1
 
 
-@pytest.mark.parametrize("objects", [2, 4])
-def test_further_objects_join_the_world_of_a_seed(objects):
-    seen, still = [], []
-    for seed in range(12):
-        clip = render_clip(seed, 2, (96, 128), clean=True, objects=objects)
-        base = render_clip(seed, 2, (96, 128), clean=True)
+def test_further_objects_join_the_world_of_a_seed():
+    objects, seen, still, follows = 4, [], [], []
+    for seed in range(8):
+        clip = render_clip(seed, 2, (80, 112), clean=True, objects=objects)
+        base = render_clip(seed, 2, (80, 112), clean=True)
         ids = [label for label in np.unique(clip.labels[0]) if label and (clip.labels[0] == label).sum() > 20]
         assert len(ids) <= max(objects, 3)
         seen.append(len(ids))
@@ -150,8 +149,8 @@ def test_further_objects_join_the_world_of_a_seed(objects):
         for label in ids:  # each label moves with its own flow
             carried = warp_back((clip.labels[1] == label).astype(np.float32), clip.flows[0])
             inside = (carried >= 0) & (clip.labels[0] == label)
-            assert inside.sum() < 30 or (carried[inside] > 0.5).mean() > 0.6
-    assert np.mean(seen) > objects - 1
+            follows.append((carried[inside] > 0.5).mean())
+    assert np.mean(seen) > objects - 1 and np.mean(follows) > 0.8
     assert np.median(still) < 2  # beside shadows, nothing else changes
     with pytest.raises(ValueError, match="need 0 to 4 objects, got 5"):
         render_clip(0, 1, (64, 64), objects=5)
