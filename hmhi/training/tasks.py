@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import hmhi.evaluation.protocol as protocols
 from hmhi.config import Config, TrainConfig
 from hmhi.data.dataset import FrameSample, ValVideo
+from hmhi.errors import UserError
 from hmhi.evaluation.objects import Floats, mean_of_frames, score_objects
 from hmhi.evaluation.region import Mask
 from hmhi.layers.normalize import Normalize
@@ -88,7 +89,7 @@ class Task(Protocol):
             The scores; None when ``stopped`` said so.
 
         Raises:
-            ValueError: No frame has a mask.
+            UserError: No frame has a mask.
         """
         ...
 
@@ -150,7 +151,7 @@ class UnpromptedTask:
                 if stopped():
                     return None
         if not scores:
-            raise ValueError(f"validation video {video.name} has no frame with a mask")
+            raise UserError(f"validation video {video.name} has no frame with a mask")
         counted = protocol.counted(scores) or scores  # a short video counts whole
         ((region, boundary),) = mean_of_frames([score.result() for score in counted])
         return VideoScore({video.name: (float(region), float(boundary))}, picture)

@@ -68,7 +68,7 @@ def validate(
         The same scores on every rank; None when any rank stopped early.
 
     Raises:
-        ValueError: A video has no frame with a mask.
+        UserError: A video has no frame with a mask.
     """
     mode = model.training
     model.eval()
@@ -83,10 +83,10 @@ def validate(
             mine[video.name] = scored
     finally:
         model.train(mode)
-    shares = distributed.gather((stopped(), {name: score.entries for name, score in mine.items()}))
-    if any(stop for stop, _ in shares):
+    gathered = distributed.gather((stopped(), {name: score.entries for name, score in mine.items()}))
+    if any(stop for stop, _ in gathered):
         return None
-    of_video = {name: entries for _, share in shares for name, entries in share.items()}
+    of_video = {name: entries for _, scores in gathered for name, entries in scores.items()}
     return Validation(
         {key: score for video in videos for key, score in of_video[video.name].items()},
         {name: score.picture for name, score in mine.items() if score.picture is not None},
