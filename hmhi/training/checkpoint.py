@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict
@@ -57,6 +57,22 @@ class Progress:
     """Optimiser steps that changed the weights."""
     bad_steps: int = 0
     """Skipped steps in a row."""
+
+
+KINDS: Mapping[str, Any] = {
+    "config": dict,
+    "model": {"": Tensor},
+    "training": {
+        "world_size": int,
+        "progress": {"epoch": int, "batch": int, "step": int, "bad_steps": int},
+        "raw_model": dict | None,
+        "ema_updates": int,
+        "optimizer": {"state": {"": dict}},
+        "scaler": dict,
+        "random": [{"cpu": Tensor}],
+    },
+}
+"""What a checkpoint must hold to be resumed; the empty key stands for all others."""
 
 
 @dataclass(kw_only=True)
@@ -147,15 +163,30 @@ def _training_part(saved: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{source} holds weights only and cannot be resumed; use --load-from to start from it"
         )
-    training = saved["training"]
-    kinds = {
-        "world_size": int, "progress": dict, "raw_model": dict | None, "ema_updates": int, "optimizer": dict,
-        "scaler": dict, "random": list,
-    }  # fmt: skip
-    for name, kind in kinds.items():
-        if not isinstance(training, dict) or not isinstance(training.get(name), kind):
-            raise CheckpointError(f"{source} is damaged: its training.{name} is missing or of a wrong kind")
+    misfit = _misfit(saved, KINDS)
+    if misfit is not None:
+        raise CheckpointError(f"{source} is damaged: its {misfit} is missing or of a wrong kind")
+    training: Mapping[str, Any] = saved["training"]
     return training
+
+
+def _misfit(value: Any, kind: Any, key: str = "") -> str | None:
+    """Key of the first part of `value` that is not of its kind: a type, a dict of kinds, or a list with one kind."""
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            return key
+        parts = [
+            (value.get(name, ...), inner, f"{key}.{name}".strip(".")) for name, inner in kind.items() if name
+        ]
+        if "" in kind:  # of any other name
+            parts += [(item, kind[""], key) for name, item in value.items() if name not in kind]
+    elif isinstance(kind, list):
+        if not isinstance(value, list):
+            return key
+        parts = [(item, kind[0], key) for item in value]
+    else:
+        return None if isinstance(value, kind) else key
+    return next((found for part in parts if (found := _misfit(*part)) is not None), None)
 
 
 def _restore_optimizer(state: TrainState, training: Mapping[str, Any], former: Config) -> None:
@@ -175,9 +206,9 @@ def _restore_optimizer(state: TrainState, training: Mapping[str, Any], former: C
 
 def _restore_progress(state: TrainState, training: Mapping[str, Any], former: Config) -> None:
     progress, saved = state.progress, training["progress"]
-    for field in dataclasses.fields(progress):
-        setattr(progress, field.name, int(saved.get(field.name, 0)))
-    progress.updates = int(saved.get("updates", progress.step))  # the first files do not count them
+    for name in KINDS["training"]["progress"]:
+        setattr(progress, name, saved[name])
+    progress.updates = saved.get("updates", progress.step)  # the first files do not count them
     before = former.train.batch_size * training["world_size"]
     progress.batch = progress.batch * before // (state.config.train.batch_size * state.ranks.world_size)
 
