@@ -194,7 +194,14 @@ def test_ytvos_with_objects(tmp_path):
             save(tmp_path / f"source/{part}/JPEGImages/0a2/{t:05d}.jpg", picture(t, SIZE))
         for t in masks:
             save(tmp_path / f"source/{part}/Annotations/0a2/{t:05d}.png", two_objects(), True)
-    prepare(RECIPES["ytvos19"], [tmp_path / "source"], tmp_path / "data")
+        (tmp_path / f"source/{part}/meta.json").write_text(f'{{"videos": {{"{part}": {{}}}}}}')
+        shutil.make_archive(str(tmp_path / part), "zip", tmp_path / "source", part)
+    prepare(RECIPES["ytvos19"], [tmp_path / "train.zip", tmp_path / "valid.zip"], tmp_path / "data")
+    base = tmp_path / "data/YouTubeVOS-2019"
+    assert json.loads((base / "meta_valid.json").read_text())["videos"] == {"valid": {}}
+    assert sorted(path.name for path in base.iterdir()) == [
+        "Annotations", "Images", "manifest.json", "meta_train.json", "meta_valid.json",
+    ]  # fmt: skip
     assert len(masks_of(scanned(tmp_path / "data", "ytvos19", "train")["0a2"])) == 2
     val = scanned(tmp_path / "data", "ytvos19", "val")["0a2"]
     assert [frame.stem for frame in val.frames if frame.mask is not None] == ["00005"]

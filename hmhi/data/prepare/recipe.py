@@ -63,6 +63,8 @@ class Recipe:
     """Reads one published mask to object ids (H, W), or to {0, 1} where its truth does not tell objects apart."""
     resize_masks: bool = False
     """Whether masks of another size than their image are scaled to it (nearest neighbour)."""
+    records: Callable[[Sequence[Path]], Mapping[str, Path]] | None = None
+    """Folders of unpacked archives -> name in the data set's folder -> JSON file to copy there."""
     skip_folders: frozenset[str] = field(default_factory=frozenset)
     """Names of folders inside archives that are not needed."""
 

@@ -23,8 +23,8 @@ from hmhi.data.prepare.archive import is_archive, unpack
 from hmhi.data.prepare.recipe import PublishedFrame, PublishedVideo, Recipe, SourceError
 from hmhi.data.splits import PUBLISHED
 from hmhi.errors import UserError
-from hmhi.media.atomic import write_json
-from hmhi.media.files import read_text
+from hmhi.media.atomic import write_atomically, write_json
+from hmhi.media.files import read_file, read_text
 from hmhi.media.masks import write_labels
 from hmhi.media.packs import IMAGE_SUFFIXES
 from hmhi.media.pictures import read_rgb
@@ -76,6 +76,9 @@ def prepare(
         write = _write_still if get_spec(recipe.name).still else _write_video
         for video in tqdm(videos, desc=recipe.name, unit="video", disable=None):
             write(recipe, video, base, mode, work)
+        for name, record in (recipe.records(folders) if recipe.records else {}).items():
+            with write_atomically(base / name) as stream:
+                stream.write(read_file(record))
         manifest = _describe(recipe, sources, videos, base, before)
     except UserError:  # after an interruption or on a full disk what was unpacked is kept for the next run
         shutil.rmtree(work, ignore_errors=True)
@@ -113,7 +116,8 @@ def _open_sources(recipe: Recipe, sources: Sequence[Path], work: Path) -> list[P
 
 def _is_wanted(recipe: Recipe, path: PurePosixPath) -> bool:
     hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-    return path.suffix.lower() in _WANTED and not hidden and recipe.skip_folders.isdisjoint(path.parts)
+    wanted = _WANTED | {".json"} if recipe.records else _WANTED
+    return path.suffix.lower() in wanted and not hidden and recipe.skip_folders.isdisjoint(path.parts)
 
 
 def _find_videos(

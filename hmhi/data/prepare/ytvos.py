@@ -41,6 +41,16 @@ def find_both(folders: Sequence[Path]) -> list[PublishedVideo]:
     return videos
 
 
+def find_records(folders: Sequence[Path]) -> dict[str, Path]:
+    """The ``meta.json`` of either part, as ``meta_train.json`` and ``meta_valid.json``; scoring needs the latter."""
+    found = {
+        f"meta_{part}.json": path / "meta.json"
+        for part in ("train", "valid")
+        for path in find_folders(folders, part)
+    }
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
 def _find(part: str, folders: Sequence[Path]) -> list[PublishedVideo]:
     bases = [path for path in find_folders(folders, part) if (path / "Annotations").is_dir()]
     if not bases:
@@ -79,6 +89,7 @@ OBJECT_RECIPES = tuple(
         source=_SOURCE,
         truth=f"{_TRUTH}; valid has those of the frames at which objects appear",
         find=find_both,
+        records=find_records,
     )
     for name in ("ytvos18", "ytvos19")
 )
