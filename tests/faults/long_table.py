@@ -148,7 +148,7 @@ def draw(seed: int) -> Case:
             )
         elif deed == "override" and words[0] in TAKE_OVERRIDES:
             key, value = rng.choice(KEYS), rng.choice(VALUES)
-            line.append(f"{key}={'' if key == 'train.output' and value.startswith('/') else value}")
+            line.append(f"{key}={'' if key == 'train.output' and value[:1] in './' else value}")
         elif deed == "drop" and len(line) > 2:
             del line[rng.randrange(1, len(line))]
         elif deed == "name" and files and "/" in (place := rng.choice(files)):

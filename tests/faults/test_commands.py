@@ -142,6 +142,7 @@ TRAINING = [
     Case("train --config tiny.yaml data.image_size.0=64", (config(),), code=(0, 2)),
     Case("train --config tiny.yaml train..lr=1", (config(),), code=2),
     Case("train --config tiny.yaml =3", (config(),), code=2),
+    Case("train --config tiny.yaml train.seed=\udcff", (config(),), says="train.seed"),
     Case("train --config tiny.yaml train.batch_size=0", (config(),), says="batch_size"),
     Case("train --config tiny.yaml data.train=[nothing]", (config(),), says="nothing"),
     Case("train --config tiny.yaml data.train=[davis16] data.root=nowhere", (config(),), says="nowhere"),
