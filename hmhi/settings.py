@@ -80,7 +80,7 @@ def build(schema: type[Tree], values: Mapping[str, Any], overrides: Sequence[str
     if "${" in str(values) or any("${" in item for item in overrides):
         raise ConfigError(f"{source}: interpolations (${{...}}) are not supported; write the value itself")
     if odd := [item for item in overrides if not item.isprintable()]:
-        raise ConfigError(f"{source}: {ascii(odd[0])} holds control characters or bytes that are no UTF-8")
+        raise ConfigError(f"{source}: {odd[0]!a} holds control characters or bytes that are no UTF-8")
     try:
         merged = OmegaConf.merge(
             OmegaConf.structured(schema),

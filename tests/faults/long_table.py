@@ -11,6 +11,7 @@ from things import (
     checkpoint,
     config,
     evil_pickle,
+    finished_run,
     flip,
     folder,
     frames,
@@ -93,6 +94,23 @@ TEMPLATES: list[tuple[tuple[str, ...], tuple[Maker, ...], tuple[str, ...], tuple
         (("--frame", 1), ("--sequences", 1), ("--gt", 1)),
     ),
     (("make_baselines", "--flow", "f", "--output", "out"), (frames("f/a"),), ("f/a/0.png",), (("--compensation", 1),)),
+    (
+        ("export", "masks", "--from", "run", "--to", "coco", "--output", "out"), (finished_run,),
+        ("run/masks/clip/0.png", "run/sequences/clip.json", "run/infer.json"),
+        (("--to", 1), ("--images", 0), ("--category", 1), ("--from", 1)),
+    ),
+    (
+        ("convert", "--to", "release", "small.pt", "out/w.pth"), (checkpoint(),), ("small.pt",),
+        (("--to", 1), ("--backbone", 1)),
+    ),
+    (
+        ("reproduce", "--dry-run", "--paper", "hmhi", "--table", "4", "--output", "out"), (), (),
+        (("--paper", 1), ("--table", 1), ("--row", 1), ("--seeds", 1), ("--budget", 1), ("--tables", 1), ("--list", 0)),
+    ),
+    (
+        ("evaluate", "objects", "--pred", "pred", "--gt", "gt"), (trees,), ("pred/a/1.png", "gt/a/0.png", "gt/a/1.png"),
+        (("--protocol", 1), ("--meta", 1), ("--seen", 1), ("--missing", 1), ("--resize", 1), ("--sequences", 1)),
+    ),
     (("compare_runs", "run"), (put("run/metrics.jsonl", '{"val/a": 1}\n'),), ("run/metrics.jsonl",), ()),
 ]  # fmt: skip
 

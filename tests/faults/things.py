@@ -53,6 +53,30 @@ def checkpoint_bytes() -> bytes:
         return save_small_checkpoint(Path(folder) / "small.pt").read_bytes()
 
 
+@cache
+def run_files() -> dict[str, bytes]:
+    """What `hmhi segment` leaves of one clip."""
+    import tempfile
+
+    from hmhi.commands.segment import main
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for make in (checkpoint(), frames()):
+            make(root)
+        words = ("--checkpoint", "small.pt", "--input", "clip", "--output", "run")
+        code = main([word if word.startswith("--") else str(root / word) for word in words])
+        assert code == 0
+        files = [path for path in (root / "run").rglob("*") if path.is_file()]
+        return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def finished_run(root: Path) -> None:
+    """The folder ``run``, with the masks of one clip."""
+    for place, content in run_files().items():
+        put(place, content)(root)
+
+
 def put(place: str, content: bytes | str) -> Maker:
     """A file."""
 
