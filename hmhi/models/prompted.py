@@ -129,7 +129,7 @@ class PromptedNet(nn.Module):
             ValueError: The image has another shape, or another size than the frames before.
         """
         size = self._check_image(image, state)
-        given = dict(given or {})
+        given = {number: mask.to(image.device) for number, mask in (given or {}).items()}
         _check_given(given, size, state.frame)
         state = replace(state, size=size)
         if not state.groups and not given:

@@ -135,19 +135,18 @@ class ModelTester:
             assert model(*self.clip(2, 1, size)).isfinite().all()
 
     @pytest.mark.slow
-    @torch.inference_mode()
+    @torch.no_grad()
     def test_export_with_a_fixed_size(self):
         module, inputs = self.exported(self.make())
         program = torch.export.export(module, inputs)
         torch.testing.assert_close(program.module()(*inputs), module(*inputs), **CLOSE)
 
     @pytest.mark.slow
-    @torch.inference_mode()
-    def test_compiled_parts(self):
-        model, clip = self.make(), self.clip(3, 1, (64, 64))
-        expected = model(*clip)
+    @torch.no_grad()
+    def test_parts_compile_as_whole_graphs(self):
+        """Up to the code generator, which takes minutes and is torch's own affair."""
+        model, clip = self.make(), self.clip(2, 1, (64, 64))
+        expected = self.comparable(model(*clip))
         for part in model.parts_to_compile():
-            part.compile()
-        torch.testing.assert_close(
-            self.comparable(model(*clip)), self.comparable(expected), atol=1e-4, rtol=0
-        )
+            part.compile(backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(self.comparable(model(*clip)), expected, **CLOSE)

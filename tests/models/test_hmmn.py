@@ -16,17 +16,17 @@ def first_masks(batch, size):
     return masks
 
 
-class Step(nn.Module):
-    """The first two frames of a video."""
+class Steps(nn.Module):
+    """Two frames of a video under way, the first of which is written."""
 
-    def __init__(self, model):
+    def __init__(self, model, state):
         super().__init__()
-        self.model = model
+        self.model, self.state = model, state
 
-    def forward(self, first, second, masks):
-        _, state = self.model.step(first, self.model.start(), {1: masks[0], 2: masks[1]})
-        prob, _ = self.model.step(second, state, write=False)
-        return prob
+    def forward(self, image, after):
+        first, state = self.model.step(image, self.state)
+        second, _ = self.model.step(after, state, write=False)
+        return torch.stack((first, second))
 
 
 class TestHMMN(ModelTester):
@@ -45,8 +45,9 @@ class TestHMMN(ModelTester):
         return output.softmax(dim=2)
 
     def exported(self, model):
-        images, masks, _ = self.clip(2, 1, (64, 64))
-        return Step(model).eval(), (images[:, 0], images[:, 1], masks[0])
+        clip = self.clip(3, 1, (64, 64))
+        _, state = self.steps(model, clip, range(1))
+        return Steps(model, state).eval(), (clip[0][:, 1], clip[0][:, 2])
 
     def step(self, model, clip, t, state):
         images, masks, _ = clip
