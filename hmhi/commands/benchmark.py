@@ -13,7 +13,7 @@ import hmhi
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
 
-BENCHMARKS = {"data": "data", "eval": "evaluation", "flow": "flow", "infer": "infer"}
+BENCHMARKS = {"data": "data", "eval": "evaluation", "flow": "flow", "infer": "infer", "prompted": "prompted"}
 
 
 @report_errors
