@@ -88,6 +88,8 @@ def _read_legacy(file: IO[bytes]) -> Any:
     magic, _version, _system, contents, keys = (_Reader(file, storage).load() for _ in range(5))
     if magic != LEGACY_MAGIC:
         raise ValueError("no torch file")
+    if set(keys) != set(storages):
+        raise ValueError("some storages are missing")
     for key in keys:
         target = storages[key]
         if int.from_bytes(file.read(8), "little") != len(target):
