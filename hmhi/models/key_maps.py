@@ -2,7 +2,7 @@
 
 Sources of the names: NVIDIA's SegFormer release (``patch_embed1``, ``block1.0`` ...), OpenMMLab's converted files
 (mmsegmentation, tools/model_converters/mit2mmseg.py), Hugging Face transformers' SegformerModel, Microsoft's
-Swin release, and the HMHI-Net authors' checkpoints.
+Swin release, HMMN's checkpoint, and those of HMHI-Net's authors (the rest of whose names `hmhi.models.release` has).
 """
 
 from __future__ import annotations
@@ -23,39 +23,6 @@ class CheckpointError(UserError):
     """A weights file cannot be read safely, or does not fit the model."""
 
 
-# (pattern at the start of a key, our name). `{level}` and `{stage}` stand for what the first group means here.
-RELEASE_RULES = [
-    (r"decode_head\.conv([1-4])\.conv\.", "decoder.laterals.{level}.0."),
-    (r"decode_head\.blend([1-4])\.conv\.", "decoder.blends.{level}.0."),
-    (r"decode_head\.cbam([1-4])\.", "decoder.attentions.{level}."),
-    (r"decode_head\.predictor\.conv\.", "decoder.predictor."),
-    (r"Mem([01])\.memory_encoder\.mask_downsampler\.encoder\.", "memory_encoders.{stage}.mask."),
-    (r"Mem([01])\.memory_encoder\.pix_feat_proj\.", "memory_encoders.{stage}.feature."),
-    (
-        r"Mem([01])\.memory_encoder\.fuser\.layers\.(\d)\.pwconv([12])\.",
-        r"memory_encoders.{stage}.fuse.\2.fc\3.",
-    ),
-    (r"Mem([01])\.memory_encoder\.fuser\.layers\.", "memory_encoders.{stage}.fuse."),
-    (r"Mem([01])\.pixel_transformer\.", "readouts.{stage}."),
-    (r"obj_reduce\.0\.", "high_to_shallow.project.0."),
-    (r"obj_to_pixel\.", "high_to_shallow.integrate."),
-    (r"pixel_down_sample\.([01])\.conv\.", r"shallow_to_high.align.\1.0."),
-    (r"pixel_to_obj_cbam\.", "shallow_to_high.attention."),
-    (r"p2o_down_linear\.conv\.", "shallow_to_high.reduce.0."),
-]
-# Names inside parts that occur at several places.
-RELEASE_INNER = [
-    (r"\.layers\.0\.self_attn\.", ".self_attention."),
-    (r"\.layers\.0\.cross_attn_image\.", ".memory_attention."),
-    (r"\.layers\.0\.linear1\.", ".ffn.0."),
-    (r"\.layers\.0\.linear2\.", ".ffn.3."),
-    (r"\.layers\.0\.norm([123])\.", r".norm\1."),
-    (r"(attentions\.\d|attention)\.conv1\.conv\.", r"\1.conv."),
-    (r"(attentions\.\d|attention)\.conv2\.0\.conv\.", r"\1.channel.0.0."),
-    (r"(attentions\.\d|attention)\.conv2\.1\.conv\.", r"\1.channel.1."),
-    (r"(attentions\.\d|attention)\.conv3\.0\.conv\.", r"\1.spatial.0.0."),
-    (r"(attentions\.\d|attention)\.conv3\.1\.conv\.", r"\1.spatial.1."),
-]
 RELEASE_STAGES = {"0": 2, "1": 4}  # Mem0 is the shallow bank, Mem1 the high one
 RELEASE_DEAD = re.compile(r"Mem[01]\.cross_attention\.")  # copies that the release stores but never uses
 
@@ -94,32 +61,6 @@ def infer_release_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "decoder_channels": len(state["decode_head.predictor.conv.weight"][0]),
         }
     }
-
-
-def release_to_hmhi(state: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
-    """Rename an official checkpoint's keys to ours; its dead attention copies are left out.
-
-    Raises:
-        CheckpointError: Lists keys that no rule knows.
-    """
-    renamed, unknown = {}, []
-    for key, value in state.items():
-        if RELEASE_DEAD.match(key):
-            continue
-        if key.startswith("backbone."):
-            rest = key.removeprefix("backbone.")
-            name = swin_key(rest) if backbone == "swin_tiny" else nvidia_key(rest)
-            if name is not None:
-                renamed[f"encoder.backbone.{name}"] = value
-            continue
-        name = _rename_release(key)
-        if name is None:
-            unknown.append(key)
-        else:
-            renamed[name] = value
-    if unknown:
-        raise CheckpointError(f"official checkpoint has {len(unknown)} unknown keys: {few(unknown)}")
-    return renamed
 
 
 HMMN_RULES = [
@@ -170,16 +111,6 @@ def release_to_hmmn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if unknown:
         raise CheckpointError(f"official checkpoint of HMMN has {len(unknown)} unknown keys: {few(unknown)}")
     return renamed
-
-
-def _rename_release(key: str) -> str | None:
-    name = _rename(
-        key, RELEASE_RULES, level=lambda group: 4 - int(group), stage=lambda group: RELEASE_STAGES[group]
-    )
-    if name is not None:
-        for inner, replacement in RELEASE_INNER:
-            name = re.sub(inner, replacement, name)
-    return name
 
 
 def _rename(key: str, rules: list[tuple[str, str]], **meanings: Callable[[str], int]) -> str | None:

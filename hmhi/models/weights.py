@@ -32,10 +32,10 @@ from hmhi.models.key_maps import (
     few,
     infer_release_config,
     mit_to_hmhi,
-    release_to_hmhi,
     release_to_hmmn,
     swin_key,
 )
+from hmhi.models.release import release_to_hmhi
 
 FORMAT = "hmhi-1"
 WRAPPERS = ("model", "network", "state_dict", "model_state_dict")

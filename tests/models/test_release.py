@@ -9,8 +9,8 @@ import torch
 from hmhi.commands.convert_weights import main
 from hmhi.config import ModelConfig, config_from_dict, config_to_dict
 from hmhi.models.build import build_model
-from hmhi.models.key_maps import CheckpointError, infer_release_config, release_to_hmhi
-from hmhi.models.release import hmhi_to_release
+from hmhi.models.key_maps import CheckpointError, infer_release_config
+from hmhi.models.release import hmhi_to_release, release_to_hmhi
 from hmhi.models.weights import load_model, load_state
 
 VARIANTS = sorted(

@@ -9,7 +9,8 @@ from reference import FOLDER, clip, make_inputs, release_state
 
 from hmhi.config import ModelConfig
 from hmhi.models.build import build_model
-from hmhi.models.key_maps import RELEASE_DEAD, release_to_hmhi
+from hmhi.models.key_maps import RELEASE_DEAD
+from hmhi.models.release import release_to_hmhi
 from hmhi.models.weights import load_exactly
 from hmhi.training.losses import segmentation_loss
 
