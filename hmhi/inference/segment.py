@@ -15,8 +15,9 @@ from tqdm import tqdm
 from hmhi.errors import UserError, check_count, is_out_of_memory
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.outputs import OutputSettings, ResultWriter, clear_failure, write_failure
+from hmhi.inference.positions import parse_position
 from hmhi.inference.segmenter import VideoSegmenter
-from hmhi.inference.sources import Source, parse_position
+from hmhi.inference.sources import Source
 from hmhi.media.names import printable
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks

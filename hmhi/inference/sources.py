@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import math
-import operator
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 
 from hmhi.errors import UserError, check_count
+from hmhi.inference.positions import BEGIN, Position, parse_position
 from hmhi.media.packs import IMAGE_SUFFIXES, list_files
 from hmhi.media.pictures import read_rgb, to_rgb
 from hmhi.media.video_in import VideoFile
@@ -52,24 +52,6 @@ class Entry:
     index: int
     time: float | None
     load: Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in a source: a frame number, or seconds."""
-
-    frame: int | None = None
-    seconds: float | None = None
-
-    def reached(self, index: int, seconds: float | None) -> bool:
-        """Whether a frame with this number and time stamp lies at the position or behind it."""
-        if self.frame is not None:
-            return index >= self.frame
-        assert self.seconds is not None and seconds is not None
-        return seconds >= self.seconds
-
-    def __str__(self) -> str:
-        return str(self.frame) if self.frame is not None else f"{self.seconds:g}s"
 
 
 class Neighbours(NamedTuple):
@@ -101,7 +83,7 @@ class Source:
     """Frames of the whole source; None where unknown, and a guess for video files, whose containers may err."""
     stems: tuple[str, ...] | None = field(default=None, repr=False)
     """File stem of each frame of the whole source; None where frames are not files."""
-    start: Position = Position(0)
+    start: Position = BEGIN
     """First frame to keep."""
     end: Position | None = None
     """Where to stop; that frame is not kept."""
@@ -220,7 +202,7 @@ def open_source(
         raise UserError(f"fps must be positive, got {fps}")
     opened = replace(
         _open(source, fps),
-        start=Position(0) if start is None else parse_position(start, "start"),
+        start=BEGIN if start is None else parse_position(start, "start"),
         end=None if end is None else parse_position(end, "end"),
         every=every,
     )
@@ -230,25 +212,6 @@ def open_source(
                 f"{opened.name}: where {position} lies is not known, as it has no times; give fps or a frame number"
             )
     return opened
-
-
-def parse_position(text: int | str, name: str = "position") -> Position:
-    """Read a frame number (``120`` or ``"120"``) or seconds (``"2.5s"``).
-
-    Raises:
-        UserError: Neither, or negative.
-    """
-    try:
-        if isinstance(text, str) and text.endswith("s"):
-            position = Position(seconds=float(text[:-1]))
-        else:
-            position = Position(frame=int(text) if isinstance(text, str) else operator.index(text))
-    except (ValueError, TypeError):
-        position = Position(frame=-1)
-    value = position.seconds if position.frame is None else position.frame
-    if value is None or not 0 <= value < math.inf:
-        raise UserError(f"{name} must be a frame number from 0, or seconds such as 2.5s; got {text!r}")
-    return position
 
 
 def _open(source: SourceLike, fps: float | None) -> Source:

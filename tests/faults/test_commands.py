@@ -99,6 +99,13 @@ SEGMENTING = [
     Case(SEGMENT, (*CLIP, put("out/infer.json", "[]")), code=(0, 2)),
     Case(f"{SEGMENT} --flow flow", (checkpoint(), frames(count=3), frames("flow", 1)), says="flow"),
     Case(f"{SEGMENT} --flow flow", (*CLIP, frames("flow", 2), put("flow/manifest.json", "[]")), code=(0, 2)),
+    Case(f"{SEGMENT} --flow flow", (*CLIP, frames("flow", 2, (56, 40))), says="not the shape"),
+    Case(SEGMENT, (*CLIP, put("elsewhere/clip/mine.txt", "mine"), link("out/.partial", "../elsewhere")), code=0),
+    Case(SEGMENT, (*CLIP, put("elsewhere/mine.txt", "mine"), link("out/masks/clip", "../../elsewhere")), code=0),
+    Case(f"segment {NET} --input c* --output clip/out", CLIP, says="inside the input", outputs=()),
+    Case(f"segment {NET} --input camera:{10**30} --output out", (checkpoint(),), says="called by its number"),
+    Case(f"{SEGMENT} --device cuda:1000", CLIP, says="cuda:1000"),
+    Case(f"{SEGMENT} --device xpu", CLIP, says="xpu"),
     Case(SEGMENT, CLIP, file_limit=60),
 ]  # fmt: skip
 

@@ -22,8 +22,9 @@ from hmhi.flow.compensate import join_directions
 from hmhi.flow.estimate import build_estimator
 from hmhi.flow.files import read_flow_rgb
 from hmhi.inference.base import find_device
+from hmhi.inference.positions import Position
 from hmhi.inference.segmenter import VideoSegmenter
-from hmhi.inference.sources import Position, open_source
+from hmhi.inference.sources import open_source
 from hmhi.media.pictures import read_rgb
 from hmhi.runtime.frames import to_probability
 from hmhi.runtime.precision import amp_precision

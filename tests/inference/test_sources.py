@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from hmhi.errors import BadFileError
-from hmhi.inference.sources import open_source, parse_position
+from hmhi.inference.positions import parse_position
+from hmhi.inference.sources import open_source
 
 SIZE = (40, 64)
 
