@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hmhi.errors import BadFileError, UserError
-from hmhi.evaluation.files import FramePair, Tree
+from hmhi.evaluation.files import FramePair, list_tree
 from hmhi.evaluation.frame import Resize, match_size
 from hmhi.evaluation.objects import Floats, score_objects, split_labels
 from hmhi.evaluation.protocol import ObjectProtocol
@@ -20,8 +20,22 @@ from hmhi.media.files import read_text
 from hmhi.media.masks import VOID, read_labels
 from hmhi.media.order import in_order
 
-Plan = dict[str, dict[int, set[str]]]
-"""Sequence -> object -> stems of the frames in which it is scored."""
+
+@dataclass(frozen=True)
+class ObjectPlan:
+    """Which objects are scored in which frames."""
+
+    objects: dict[str, dict[int, set[str]]]
+    """Sequence -> object -> stems of the frames in which it is scored."""
+    categories: dict[str, str]
+    """``video/id`` -> category; empty where none is known."""
+    seen: set[str] | None
+    """Categories of the training videos; None where they were not named."""
+
+    @property
+    def frames(self) -> dict[str, set[str]]:
+        """Sequence -> stems in which anything is scored."""
+        return {name: set().union(*objects.values()) for name, objects in self.objects.items()}
 
 
 @dataclass(frozen=True)
@@ -58,25 +72,47 @@ def read_meta(path: Path) -> Meta:
     return Meta(frames, categories)
 
 
-def plan_objects(truth: Tree, protocol: ObjectProtocol, meta: Meta | None) -> Plan:
-    """Which objects are scored in which of the annotated frames.
+def plan_objects(
+    truth: Path,
+    protocol: ObjectProtocol,
+    *,
+    sequences: Sequence[str] | None = None,
+    meta: Path | None = None,
+    seen: Path | None = None,
+) -> ObjectPlan:
+    """Which objects of a tree of annotations are scored in which frames.
+
+    Args:
+        truth: Tree of annotations.
+        protocol: What its objects are.
+        sequences: Names to score; None for all.
+        meta: ``meta.json`` of the annotated videos.
+        seen: ``meta.json`` of the training videos.
 
     Raises:
+        FileNotFoundError: A file or folder does not exist.
         UserError: An annotation cannot be read, or the protocol needs a ``meta.json`` and has none for a video.
     """
     if protocol.objects == "listed" and meta is None:
-        raise UserError(
-            f"protocol {protocol.name} needs --meta FILE, the meta.json that lists each object's frames"
-        )
-    return {name: _plan_sequence(name, stems, protocol, meta) for name, stems in truth.items()}
+        raise UserError(f"protocol {protocol.name} needs --meta FILE, which lists the frames of each object")
+    listed = Meta({}, {}) if meta is None else read_meta(meta)
+    tree, _ = list_tree(truth, "annotations")  # what is odd about it, `pair_trees` reports
+    return ObjectPlan(
+        {
+            name: _plan_sequence(name, stems, protocol, listed)
+            for name, stems in tree.items()
+            if sequences is None or name in sequences
+        },
+        listed.categories,
+        None if seen is None else set(read_meta(seen).categories.values()),
+    )
 
 
 def _plan_sequence(
-    name: str, stems: Mapping[str, Path], protocol: ObjectProtocol, meta: Meta | None
+    name: str, stems: Mapping[str, Path], protocol: ObjectProtocol, meta: Meta
 ) -> dict[int, set[str]]:
     order = in_order(stems)
     if protocol.objects == "listed":
-        assert meta is not None
         if name not in meta.frames:
             raise UserError(f"--meta lists no video {name!r}; leave it out with --sequences FILE")
         # An object's list begins with the frame its mask is given at.
@@ -149,27 +185,27 @@ def summarise_objects(
     return rows, SequenceScore(means, kept)
 
 
-def mean_over_objects(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Means over all objects of all sequences alike, and J&F."""
+def mean_over_objects(rows: Mapping[str, Mapping[str, float]], plan: ObjectPlan) -> dict[str, float]:
+    """Means over all objects of all sequences alike, and J&F.
+
+    Where the training's categories are known, also YouTube-VOS's means over objects of seen and of unseen ones,
+    and G, the mean of those four (of two, where all are seen).
+    """
     first = next(iter(rows.values()))
     metrics = {key: float(np.mean([row[key] for row in rows.values()])) for key in first}
-    return metrics | {"JF_mean": (metrics["J_mean"] + metrics["F_mean"]) / 2}
-
-
-def mean_of_seen(
-    rows: Mapping[str, Mapping[str, float]], categories: Mapping[str, str], seen: set[str]
-) -> dict[str, float]:
-    """YouTube-VOS's four means over objects of seen and of unseen categories, and G, the mean of those that exist."""
+    metrics["JF_mean"] = (metrics["J_mean"] + metrics["F_mean"]) / 2
+    if plan.seen is None:
+        return metrics
     groups: dict[str, list[Mapping[str, float]]] = {"seen": [], "unseen": []}
     for name, row in rows.items():
-        groups["seen" if categories.get(name) in seen else "unseen"].append(row)
+        groups["seen" if plan.categories.get(name) in plan.seen else "unseen"].append(row)
     means = {
         f"{measure}_{group}": float(np.mean([row[f"{measure}_mean"] for row in members]))
         for measure in ("J", "F")
         for group, members in groups.items()
         if members
     }
-    return means | {"G": float(np.mean(list(means.values())))}
+    return metrics | means | {"G": float(np.mean(list(means.values())))}
 
 
 def _statistics(scores: Floats) -> dict[str, float]:

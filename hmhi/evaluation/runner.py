@@ -6,7 +6,7 @@ Threads, not processes: decoding, dilation and histograms all release the interp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from hmhi.errors import UserError
-from hmhi.evaluation.files import EvaluationError, FramePair, Missing, Pairs, list_tree, pair_trees
+from hmhi.evaluation.files import EvaluationError, FramePair, Missing, Pairs, pair_trees
 from hmhi.evaluation.frame import MapScore, MaskScore, Resize, score_map_files, score_mask_files
 from hmhi.evaluation.object_files import (
-    Plan,
-    mean_of_seen,
+    ObjectPlan,
     mean_over_objects,
     plan_objects,
-    read_meta,
     score_object_files,
     summarise_objects,
 )
+from hmhi.evaluation.objects import Floats
 from hmhi.evaluation.protocol import (
     MAP_PROTOCOLS,
     MASK_PROTOCOLS,
@@ -92,31 +91,23 @@ def evaluate(
     pred, truth = Path(pred), Path(truth)
     known: dict[str, AnyProtocol] = {**OBJECT_PROTOCOLS, **MAP_PROTOCOLS, **MASK_PROTOCOLS}
     rules = find_protocol(known, protocol, None, "") if isinstance(protocol, str) else protocol
-    workers = jobs or available_processors()
+    plan = None
     if isinstance(rules, ObjectProtocol):
-        listed = read_meta(Path(meta)) if meta is not None else None
-        annotated = {
-            name: stems
-            for name, stems in list_tree(truth, "annotations")[0].items()
-            if sequences is None or name in sequences
-        }
-        plan = plan_objects(annotated, rules, listed)
-        only = {name: set().union(*objects.values()) for name, objects in plan.items()}
-        pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra, only=only)
-        categories = listed.categories if listed else {}
-        known_before = set(read_meta(Path(seen)).categories.values()) if seen is not None else None
-        return _object_result(
-            pred, truth, rules, pairs, plan, resize, workers, progress, categories, known_before
-        )
-    pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra)
+        meta, seen = (None if path is None else Path(path) for path in (meta, seen))
+        plan = plan_objects(truth, rules, sequences=sequences, meta=meta, seen=seen)
+    only = None if plan is None else plan.frames
+    pairs = pair_trees(pred, truth, rules, sequences=sequences, missing=missing, extra=extra, only=only)
+    pool = (pred, pairs, jobs or available_processors(), progress)
     if isinstance(rules, MaskProtocol):
-        score_frame = partial(score_mask_files, protocol=rules, resize=resize)
-        mask_scores = _score_all(pred, pairs, score_frame, workers, progress)
+        mask_scores = _score_all(partial(score_mask_files, protocol=rules, resize=resize), *pool)
         return _mask_result(pred, truth, rules, pairs, mask_scores)
-    map_scores = _score_all(
-        pred, pairs, partial(score_map_files, protocol=rules, resize=resize), workers, progress
-    )
-    return _map_result(pred, truth, rules, pairs, map_scores)
+    if isinstance(rules, MapProtocol):
+        map_scores = _score_all(partial(score_map_files, protocol=rules, resize=resize), *pool)
+        return _map_result(pred, truth, rules, pairs, map_scores)
+    assert plan is not None
+    objects = {frame.truth: plan.objects[name] for name, frames in pairs.frames.items() for frame in frames}
+    object_scores = _score_all(lambda frame: score_object_files(frame, objects[frame.truth], resize), *pool)
+    return _object_result(pred, truth, rules, pairs, object_scores, plan)
 
 
 def available_processors() -> int:
@@ -125,7 +116,7 @@ def available_processors() -> int:
 
 
 def _score_all(
-    pred: Path, pairs: Pairs, score_frame: Callable[[FramePair], Score], jobs: int, progress: bool
+    score_frame: Callable[[FramePair], Score], pred: Path, pairs: Pairs, jobs: int, progress: bool
 ) -> Scores[Score]:
     """Score every frame; all frames that cannot be scored are reported at once."""
 
@@ -194,36 +185,29 @@ def _object_result(
     truth: Path,
     protocol: ObjectProtocol,
     pairs: Pairs,
-    plan: Plan,
-    resize: Resize,
-    jobs: int,
-    progress: bool,
-    categories: Mapping[str, str],
-    seen: set[str] | None,
+    scores: Scores[Floats],
+    plan: ObjectPlan,
 ) -> Result:
-    objects_of = {frame.truth: plan[name] for name, frames in pairs.frames.items() for frame in frames}
-    scores = _score_all(
-        pred,
-        pairs,
-        lambda frame: score_object_files(frame, objects_of[frame.truth], resize),
-        jobs,
-        progress,
-    )
     objects: dict[str, dict[str, float]] = {}
     sequences = {}
     for name, items in scores.items():
-        rows, sequences[name] = summarise_objects(name, items, plan[name])
+        rows, sequences[name] = summarise_objects(name, items, plan.objects[name])
         objects |= rows
-    metrics = mean_over_objects(objects)
     notes = [*pairs.notes, *_subset_note(protocol, sequences)]
-    if seen is not None:
-        metrics |= mean_of_seen(objects, categories, seen)
-    elif categories:
+    if plan.categories and plan.seen is None:
         notes.append("no --seen FILE: G and the means of seen and unseen categories are not computed")
     return Result(
-        protocol=protocol, pred=pred, truth=truth, metrics=metrics, sequences=sequences, classes={}, curves={},
-        left_out=dict(pairs.left_out), notes=notes, objects=objects,
-    )  # fmt: skip
+        protocol=protocol,
+        pred=pred,
+        truth=truth,
+        metrics=mean_over_objects(objects, plan),
+        sequences=sequences,
+        classes={},
+        curves={},
+        left_out=dict(pairs.left_out),
+        notes=notes,
+        objects=objects,
+    )
 
 
 def _map_result(

@@ -119,6 +119,7 @@ def leftovers(root: Path, outputs: Sequence[str]) -> list[str]:
     return [
         str(path.relative_to(root))
         for output in outputs
+        if len(output) < 255  # beyond, no file can have that name
         for path in (root / output).rglob("*")
         if path.name.endswith(HALF_WRITTEN) and (not path.is_dir() or any(path.iterdir()))
     ]
