@@ -37,6 +37,8 @@ def run_list(args: argparse.Namespace, defaults: dict[str, object]) -> int:
     if stray:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
         raise UserError(f"--list gives run-length codes and knows no {names}; see docs/SCALING.md")
+    if args.time_limit is not None and not args.time_limit > 0:
+        raise UserError(f"--time-limit must be positive, got {args.time_limit:g}")
     precision = [f"infer.precision={args.precision}"] if args.precision else []
     options: dict[str, Any] = {
         "flow": args.flow, "image_size": args.image_size, "short_side": args.short_side,

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         raise UserError(f"the page needs {', '.join(missing)}: pip install 'hmhi[web]'")
     import uvicorn
 
+    from hmhi.inference.base import find_device
+    from hmhi.models.weights import load_state
     from hmhi.serve.app import build_app
     from hmhi.serve.guard import is_loopback
     from hmhi.serve.settings import Limits, ServerSettings
@@ -38,8 +40,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         keep_seconds=args.keep_hours * 3600,
         disk_bytes=round(args.disk_gb * 1e9),
     )
-    if args.checkpoint is not None and not args.checkpoint.is_file():
-        raise UserError(f"checkpoint not found: {args.checkpoint}")
+    find_device(args.device)  # what every job would stumble over is said at once
+    if args.checkpoint is not None:
+        load_state(args.checkpoint)
+    args.folder.mkdir(parents=True, exist_ok=True)
     token = args.token or (None if is_loopback(args.host) else secrets.token_urlsafe(24))
     settings = ServerSettings(args.folder.resolve(), args.host, token, args.checkpoint, args.device, limits)
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
@@ -61,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: this machine alone"
     )
-    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes any that is free")
+    parser.add_argument("--port", type=port, default=8000, help="default 8000; 0 takes any that is free")
     parser.add_argument(
         "--token", help="asked of every request; beyond this machine one is made up and printed"
     )
@@ -72,7 +76,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     limits.add_argument(
         "--upload-mb", type=positive, default=500, metavar="MB", help="largest upload; default 500"
     )
-    limits.add_argument("--frames", type=int, default=3000, help="of a video; default 3000")
+    limits.add_argument("--frames", type=count, default=3000, help="of a video; default 3000")
     limits.add_argument("--seconds", type=positive, default=3600, help="of work on a video; default 3600")
     limits.add_argument(
         "--keep-hours", type=positive, default=24, metavar="H", help="then a job is deleted; default 24"
@@ -90,5 +94,19 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
 def positive(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
         raise ValueError
     return value

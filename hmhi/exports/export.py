@@ -53,9 +53,11 @@ def export_run(
         The folder.
 
     Raises:
-        UserError: There are no masks, `output` holds something, or frames are missing.
+        UserError: `category` is no name, there are no masks, `output` holds something, or frames are missing.
     """
     chosen = FORMATS[to]
+    if not category.strip() or not category.isprintable():
+        raise UserError(f"category must be a name, got {category!r}")
     if output is not None and output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"{output} is not empty; choose another folder, or remove it")
     folder = output or run / "exports" / to

@@ -40,7 +40,8 @@ class Shard:
             FileNotFoundError: There is no such list.
         """
         number = 0
-        with path.open(encoding="utf-8") as stream:
+        # names of files need not be UTF-8: what is not comes back as it was when the file is opened
+        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
             for line in stream:
                 text = line.strip()
                 if not text or text.startswith("#"):

@@ -1,4 +1,4 @@
-"""`hmhi export masks` as users type it, on what `hmhi segment` wrote."""
+"""`hmhi export masks` and what else came with it, as users type it, on what `hmhi segment` wrote."""
 
 import json
 
@@ -45,6 +45,12 @@ def test_another_background_is_written(run):
     [
         (["export", "masks", "--from", "nowhere", "--to", "coco"], "no masks in nowhere"),
         (
+            ["export", "masks", "--from", "nowhere", "--to", "coco", "--category", " "],
+            "category must be a name",
+        ),
+        (["segment", "--list", "nowhere", "--output", "out"], "list of videos not found: nowhere"),
+        (["segment", "--list", "x", "--output", "out", "--time-limit", "0"], "--time-limit must be positive"),
+        (
             ["segment", "--input", "x", "--output", "y", "--background", "nosuch"],
             "neither 'blur', nor an image",
         ),
@@ -52,5 +58,19 @@ def test_another_background_is_written(run):
 )
 def test_mistakes_are_one_line(words, message, capsys):
     assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and message in error[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cuda:99"], "device cuda:99"),
+        (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_the_server_does_not_start_with_what_no_job_could_use(words, message, tmp_path, capsys):
+    pytest.importorskip("fastapi", reason="FastAPI (extra web) is not installed")
+    assert main(["serve", "--folder", str(tmp_path / "jobs"), "--port", "0", *words]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and message in error[0]
