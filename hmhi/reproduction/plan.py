@@ -163,10 +163,15 @@ def run_step(step: Step, repository: Path) -> None:
     step.folder.mkdir(parents=True, exist_ok=True)
     log.info("%s: %s", step.name, shlex.join(command))
     began = time.monotonic()
-    done = subprocess.run(command, cwd=repository, env=environment)
-    if done.returncode:
+    with subprocess.Popen(command, cwd=repository, env=environment) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it was interrupted too, and may be saving
+            raise
+    if code:
         raise StepError(
-            f"{step.name} ended with exit code {done.returncode}, see above; the same command continues there"
+            f"{step.name} ended with exit code {code}, see above; the same command continues there"
         )
     write_json(step.record, {"digest": step.digest, "seconds": round(time.monotonic() - began, 1)})
 
