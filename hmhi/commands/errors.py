@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
+import logging
 import shlex
 import sys
 import traceback
@@ -33,27 +35,25 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
 
     @functools.wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        logging.raiseExceptions = False  # a full disk under a log costs its lines, not a traceback for each
         if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown, not stumbled over
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return command(*args, **kwargs)
+            code = command(*args, **kwargs)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
         except BrokenPipeError:
             sys.stdout = None  # or Python would fail once more when it flushes
             return 0
-        except (UserError, OSError) as error:
-            sys.stderr.write(f"error: {_shown(error)}\n")
-            return 2
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return 130
         except Exception as error:
-            if isinstance(error, RuntimeError) and str(error).startswith(
-                "Symlink loop"
-            ):  # pathlib before 3.13
-                sys.stderr.write(f"error: {_shown(error)}\n")
-                return 2
-            if is_out_of_memory(error):
-                sys.stderr.write(f"error: out of memory: {str(error) or 'no more to be had'}\n")
+            if (line := _explain(error)) is not None:
+                sys.stderr.write(f"error: {line}\n")
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    sys.stdout = None  # as above
                 return 2
             traceback.print_exc()
             sys.stderr.write(
@@ -65,6 +65,11 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
     return run
 
 
-def _shown(error: Exception) -> str:
-    """An error's lines, in which the names of files cannot steer a terminal."""
-    return "\n".join(printable(line) for line in str(error).split("\n"))
+def _explain(error: Exception) -> str | None:
+    """What the user can put right, in words that cannot steer a terminal; None for a bug."""
+    text = str(error)
+    if is_out_of_memory(error):
+        text = f"out of memory: {text or 'no more to be had'}"
+    elif not isinstance(error, UserError | OSError) and not text.startswith("Symlink loop"):
+        return None  # pathlib before 3.13 raises RuntimeError for links in a circle
+    return "\n".join(printable(line) for line in text.split("\n"))

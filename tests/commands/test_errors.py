@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -38,3 +39,13 @@ def test_the_reader_of_the_output_may_leave(repository):
     command = f"{sys.executable} {repository}/tools/val_zvos.py --protocol list | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_under_the_output_is_one_line(repository):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    command = f"{sys.executable} {repository}/tools/check_data.py --root nowhere > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert "Exception ignored" not in done.stderr

@@ -140,6 +140,7 @@ TRAINING = [
     Case("train --config nowhere.yaml", says="nowhere.yaml"),
     Case("train --config tiny.yaml", (config("a: [1"),), says="tiny.yaml"),
     Case("train --config tiny.yaml", (config("- 1\n"),), says="tiny.yaml"),
+    Case("train --config tiny.yaml", (config("train: !!python/object/apply:os.system ['touch owned']\n"),), says="tiny.yaml"),
     Case("train --config tiny.yaml", (put("tiny.yaml", b"\xff\xfe\x00"),), says="tiny.yaml"),
     Case("train --config tiny.yaml train.lr=banana", (config(),), says="train.lr"),
     Case("train --config tiny.yaml train.lr=nan", (config(),), says="lr"),
