@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -274,13 +274,13 @@ def save_last(content: Mapping[str, Any], folder: Path, *, rotate: bool = True) 
     os.replace(fresh, last)
 
 
-def best_score(folder: Path, dataset: str) -> float | None:
-    """J&F of ``best.pt`` on a data set; None where there is no such file yet."""
+def best_score(folder: Path, val_sets: Sequence[str]) -> float | None:
+    """J&F of ``best.pt`` on the first validation set; None where there is no such file yet."""
     path = folder / "best.pt"
-    if not path.exists():
+    if not val_sets or not path.exists():
         return None
     try:
-        return float(load_state(path)["scores"][dataset]["JF"])
+        return float(load_state(path)["scores"][val_sets[0]]["JF"])
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         log.warning("the next validation replaces %s, which does not tell its score (%s)", path, error)
         return None

@@ -92,7 +92,7 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     return Run(
         state=state, task=task_of(config), parallel=parallel, loader=loader, val_videos=val_videos, folder=folder,
         logger=RunLogger(folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0),
-        stop=StopSignal(), total_steps=total, best=checkpoint.best_score(folder / "ckpt", config.data.val[0]),
+        stop=StopSignal(), total_steps=total, best=checkpoint.best_score(folder / "ckpt", config.data.val),
         bar=tqdm(
             total=total, initial=done, unit="step", disable=not (ranks.is_main and sys.stderr.isatty())
         ),

@@ -139,7 +139,7 @@ class UnpromptedTask:
         """See `Task`. Frames are read, segmented and scored side by side, in a thread each."""
         scores: list[Future[Floats]] = []
         runner = FrameRunner(cast(HMHINet, model), device, self.precision)
-        picture, memory = None, None
+        drawn, memory = None, None
         with closing(run_ahead(iter(video), AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
             for number, sample in enumerate(samples):
                 logits, memory = runner.step(sample.image, sample.flow, memory)  # (1, 1, h, w)
@@ -147,14 +147,14 @@ class UnpromptedTask:
                     prediction = (to_probability(logits, sample.size)[0, 0] > 0.5).cpu().numpy()  # (H, W)
                     scores.append(scorer.submit(prediction, sample.mask > 0))
                 if draw and number <= PICTURE_FRAME:
-                    picture = _picture(sample, logits[0, 0].float().sigmoid().cpu())
+                    drawn = sample, logits
                 if stopped():
                     return None
         if not scores:
             raise UserError(f"validation video {video.name} has no frame with a mask")
         counted = protocol.counted(scores) or scores  # a short video counts whole
         ((region, boundary),) = mean_of_frames([score.result() for score in counted])
-        return VideoScore({video.name: (float(region), float(boundary))}, picture)
+        return VideoScore({video.name: (float(region), float(boundary))}, _picture(*drawn) if drawn else None)
 
 
 class _Scorer:
@@ -178,8 +178,9 @@ class _Scorer:
         return score
 
 
-def _picture(sample: FrameSample, prob: Tensor) -> Tensor:
-    """Image | flow | truth | prediction, side by side, uint8 (3, h, 4 w)."""
+def _picture(sample: FrameSample, logits: Tensor) -> Tensor:
+    """Image | flow | truth | prediction, side by side, uint8 (3, h, 4 w); logits are (1, 1, h, w)."""
+    prob = logits[0, 0].float().sigmoid().cpu()  # (h, w)
     truth = torch.zeros_like(prob)
     if sample.mask is not None:
         mask = torch.from_numpy(sample.mask)[None, None].float()

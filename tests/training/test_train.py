@@ -239,7 +239,10 @@ def test_a_loader_process_that_is_lost_ends_the_run_in_one_line(
 
 
 def test_resume_auto_starts_anew_where_nothing_is(tmp_path: Path):
-    assert fit(tiny_config(tmp_path, "train.epochs=1"), resume="auto") == 0
+    """Also without validation sets."""
+    assert (
+        fit(tiny_config(tmp_path, "train.epochs=1", "train.val_every=1", "data.val=[]"), resume="auto") == 0
+    )
 
 
 def test_resume_with_another_config_needs_force(tmp_path: Path):
