@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from hmhi.errors import UserError
 from hmhi.memory.bank import MemoryBank
 
 
@@ -48,9 +49,9 @@ class ObjectState:
         """The state when some objects have been removed.
 
         Raises:
-            ValueError: One of the numbers is none of `ids`.
+            UserError: One of the numbers is none of `ids`.
         """
         if unknown := sorted(set(ids) - set(self.ids)):
-            raise ValueError(f"no object has the number {unknown[0]}; there are {list(self.ids)}")
+            raise UserError(f"no object has the number {unknown[0]}; there are {list(self.ids)}")
         left = tuple(group.without(ids) for group in self.groups)
         return replace(self, groups=tuple(group for group in left if group.ids))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hmhi.errors import UserError
 from hmhi.memory.bank import BankPolicy, MemoryBank, Slot
 from hmhi.memory.objects import Group, ObjectState
 
@@ -30,5 +31,5 @@ def test_a_removed_object_takes_its_rows_and_an_empty_group_goes(state):
 
 
 def test_removing_a_stranger_names_it(state):
-    with pytest.raises(ValueError, match="number 4"):
+    with pytest.raises(UserError, match="number 4"):
         state.without([7, 4])
