@@ -4,7 +4,7 @@
 # INPUT is a video file, a frame folder, a zip, a folder of these, a quoted pattern, camera:0, or a data set's name
 # (docs/INFERENCE.md); OUTPUT defaults to outputs/<name of INPUT> in the repository.
 # Without arguments: the DAVIS-16 validation set, with what scripts/finetune.sh has trained on DAVIS-16 if it has.
-# Weights are those in the box unless --checkpoint FILE names others.
+# Weights are the bundled ones unless --checkpoint FILE names others.
 #
 # From the environment:
 #   NPROC    processes that share the videos (1), one for each GPU at most

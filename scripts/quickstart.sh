@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to segmented video, and to a trained, applied and scored HMHI-Net, without a download of data:
 #   bash scripts/quickstart.sh [VIDEO ...]
-# First segments built-in clips, and your own VIDEOs (files or frame folders), with the weights in the box; then trains.
+# First segments built-in clips, and your own VIDEOs (files or frame folders), with the bundled weights; then trains.
 # Installs requirements.txt into .venv unless the active environment has it already. Run again, it keeps what is done.
 set -euo pipefail
 
@@ -36,7 +36,7 @@ step "1/7 making synthetic videos in $data"
 "$python" tools/make_synthetic.py --output "$data" --split train --videos 400 --frames 3 --size 96 128
 "$python" tools/make_synthetic.py --output "$data" --split val --videos 16 --frames 5 --size 192 256 --seed 90000
 
-step "2/7 segmenting with the weights in the box"
+step "2/7 segmenting with the bundled weights"
 "$python" tools/infer.py --input "$data/Images/val" --output "$output/embedded" --overlay --overwrite
 for video in "$@"; do
     bash scripts/infer.sh "$video" --overlay --overwrite
@@ -55,7 +55,7 @@ step "5/7 segmenting the validation videos"
 step "6/7 scoring, beside two trivial methods"
 "$python" tools/make_baselines.py --flow "$data/Flows/val" --output "$output/baselines"
 "$python" tools/val_zvos.py --protocol all-frames --gt "$data/Annotations/val" --json "$output/scores.json" \
-    --pred "hmhi-net=$output/masks" --pred "weights-in-the-box=$output/embedded/masks" \
+    --pred "hmhi-net=$output/masks" --pred "bundled-weights=$output/embedded/masks" \
     --pred "all-foreground=$output/baselines/all-foreground" --pred "flow-magnitude=$output/baselines/flow"
 
 step "7/7 drawing"
@@ -65,7 +65,7 @@ step "7/7 drawing"
 cat <<END
 
 done in $((SECONDS - started)) s
-  masks        $root/$output/masks/<sequence>/<frame>.png, and in $output/embedded those of the weights in the box
+  masks        $root/$output/masks/<sequence>/<frame>.png, and in $output/embedded those of the bundled weights
   overlays     $root/$output/overlay/<sequence>.mp4
   strip        $root/$output/strip.png   (image | flow | truth | prediction | overlay)
   scores       $root/$output/scores.json

@@ -36,7 +36,7 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
     @functools.wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
         logging.raiseExceptions = False  # a full disk under a log costs its lines, not a traceback for each
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown, not stumbled over
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown escaped
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = command(*args, **kwargs)

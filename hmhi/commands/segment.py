@@ -114,7 +114,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     frames.add_argument("--scene-cuts", action="store_true", help="begin anew at scene cuts")
 
     network = parser.add_argument_group("network")
-    network.add_argument("--checkpoint", type=Path, help="default: the small network in the box")
+    network.add_argument("--checkpoint", type=Path, help="default: the small bundled network")
     network.add_argument(
         "--flow", metavar="FOLDER|METHOD",
         help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "

@@ -122,7 +122,7 @@ class DISEstimator:
     """
 
     def __init__(self) -> None:
-        self._of_thread = threading.local()  # OpenCV's object bears one call at a time
+        self._of_thread = threading.local()  # OpenCV's object serves one call at a time
 
     def __call__(self, frame_a: np.ndarray, frame_b: np.ndarray) -> np.ndarray:
         """See `FlowEstimator`."""

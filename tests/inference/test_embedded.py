@@ -1,4 +1,4 @@
-"""The weights in the box: what their card says is what the file holds and does."""
+"""The bundled weights: what their card says is what the file holds and does."""
 
 import hashlib
 from pathlib import Path

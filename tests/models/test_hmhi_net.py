@@ -180,7 +180,7 @@ def test_unfit_backbones_are_config_errors(name):
 
 
 def test_golden_logits_of_the_bundled_weights():
-    """Other weights in the box need other numbers; nothing else may change them."""
+    """Other bundled weights need other numbers; nothing else may change them."""
     model = load_model(EMBEDDED)
     images, flows = (torch.from_numpy(x)[None] for x in make_inputs.clip(3, 96, 128))
     with torch.inference_mode():
