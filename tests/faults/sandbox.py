@@ -145,7 +145,8 @@ def complaints(case: Case, warm: Warm, root: Path) -> list[str]:
         "a traceback" * ("Traceback (most recent call last)" in said),
         *(f"does not name {text!r}" * (text not in said) for text in says),
         "control characters" * any(ord(c) < 32 and c not in "\n\r\t\x1b" for c in end.err),
-        "a terminal escape from a name" * ("\x1b[31m" in said),
+        "a terminal escape from a name"
+        * ("\x1b[31m" in said and not any("\x1b" in word for word in case.words)),
         *(f"{place} is gone" for place in before if place not in after),
         *(f"{place} has changed" for place in before if after.get(place, before[place]) != before[place]),
         *(f"{place} is new" for place in after if place not in before),
