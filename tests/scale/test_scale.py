@@ -154,7 +154,7 @@ def test_a_video_that_takes_too_long_costs_only_itself(checkpoint, videos, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_shard_that_dies_is_resumed_by_the_same_command(repository, checkpoint, tmp_path, number, code):
-    paths = [make_video(tmp_path / f"{index}.avi", 10 if index < 2 else 600) for index in range(3)]
+    paths = [make_video(tmp_path / f"{index}.avi", 10 if index < 2 else 200) for index in range(3)]
     listed = tmp_path / "videos.txt"
     listed.write_text("".join(f"{path}\n" for path in paths))
     words = ["--list", listed, "--output", tmp_path / "out", "--checkpoint", checkpoint]
@@ -170,7 +170,7 @@ def test_a_shard_that_dies_is_resumed_by_the_same_command(repository, checkpoint
     assert [status["video"] for status in before] == [str(path) for path in paths[:2]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 videos (600 frames)" in done.stdout and "2 from an earlier run" in done.stdout
+    assert "1 videos (200 frames)" in done.stdout and "2 from an earlier run" in done.stdout
     assert list(read_status(tmp_path / "out"))[:2] == before
 
 
