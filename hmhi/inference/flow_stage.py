@@ -64,7 +64,7 @@ class FlowStage:
 
     Args:
         estimator: Flow between two frames.
-        lock: Held while the estimator runs, where it bears one call at a time.
+        lock: Held while the estimator runs, where it takes one call at a time.
         join: Camera compensation with which both directions of time are joined; None for forward flow.
         compensation: Camera compensation of the flow picture that the network reads.
         input_size: (H, W) of a frame to (h, w) of the network's input.

@@ -188,7 +188,7 @@ class Attention:
                 return
             try:
                 pictures = self._view.draw()
-            except ValueError as error:
+            except UserError as error:
                 log.warning("%s: %s", self._name, error)
                 return
             for name, picture in pictures.items():

@@ -13,7 +13,8 @@ from hmhi.data.loader import build_val_videos
 from hmhi.inference.base import EMBEDDED
 from hmhi.models.weights import load_state
 from hmhi.runtime.distributed import Ranks
-from hmhi.training.validate import validate
+from hmhi.training.tasks import task_of
+from hmhi.training.validate import protocol_of, validate
 
 CARD = Path(__file__).resolve().parents[2] / "checkpoint" / "hmhi_embedded.md"
 
@@ -58,7 +59,10 @@ def test_it_scores_what_the_card_says_on_the_synthetic_set(card, contents):
     """Scenes are rendered anew; .01 is left for other versions of OpenCV and for half precision."""
     config = config_from_dict(contents["config"])
     videos = build_val_videos(config.data, "synthetic")
-    scores = validate(hmhi.load_model(EMBEDDED), videos, ranks=Ranks(0, 1, torch.device("cpu")))
+    scores = validate(
+        task_of(config), hmhi.load_model(EMBEDDED), videos,
+        protocol=protocol_of("synthetic"), ranks=Ranks(0, 1, torch.device("cpu")),
+    )  # fmt: skip
     assert scores is not None
     assert scores.mean["J"] == pytest.approx(card["synthetic"]["J"], abs=0.01)
     assert scores.mean["F"] == pytest.approx(card["synthetic"]["F"], abs=0.01)
