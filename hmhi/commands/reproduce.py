@@ -33,7 +33,7 @@ TABLES = REPOSITORY / "configs" / "tables"
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     args = parse_arguments(arguments, prog)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not (REPOSITORY / "tools").is_dir():
+    if not (REPOSITORY / "scripts" / "train.sh").is_file():
         raise UserError(
             "reproduction needs the repository with its configs; clone it, then tools/reproduce.py"
         )
