@@ -45,10 +45,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     paper = read_paper(args.tables / f"{args.paper}.yaml")
     table = paper.table(args.table)
     rows = select_rows(table, args.row)
-    root = args.output / args.paper if args.budget == "full" else args.output / args.budget / args.paper
+    full = args.budget == "full"
+    root = args.output / args.paper if full else args.output / args.budget / args.paper
     planner = Planner(root.resolve(), paper.recipe(table, args.budget), tuple(args.overrides))
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    title = f"{paper.paper}\ntable {args.table}: {table.caption}, budget {args.budget}"
+    title = f"{paper.paper}\ntable {args.table}: {table.caption}"
+    if not full:
+        title += f"\nbudget {args.budget}: compare the rows with each other, not with the paper"
     steps = unique(
         step
         for seed in seeds
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         print(f"{title}\n{describe(steps)}")
         return 0
     costs = {
-        name: cost_lines(name, row, base_config(planner, paper.networks[row.network]))
+        name: cost_lines(name, row, base_config(planner, paper.networks[row.network]), full=full)
         for name, row in rows.items()
     }
     if args.costs:

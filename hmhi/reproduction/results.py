@@ -60,14 +60,22 @@ def read_lines(name: str, row: Row, planner: Planner, seeds: Iterable[int]) -> l
             rates.append(_frames_a_second(_read(folder / "infer.json")["sequences"]))
         if rates:
             obtained["fps"].append(statistics.mean(rates))
-    scores = [key for key in {**row.published, **obtained} if key != "parameters"]
+    tested = {"fps", *planner.recipe.test}
+    scores = [key for key in {**row.published, **obtained} if key.split("/")[0] in tested]
     return [Line(name, key, row.published.get(key), tuple(obtained.get(key, ()))) for key in scores]
 
 
-def cost_lines(name: str, row: Row, config: Config) -> list[Line]:
-    """Parameters in millions and operations of a frame in billions."""
+def cost_lines(name: str, row: Row, config: Config, *, full: bool = True) -> list[Line]:
+    """Parameters in millions and operations of a frame in billions.
+
+    Args:
+        name: Of the row.
+        row: The row.
+        config: Of its network.
+        full: Whether it is the paper's network, not a smaller one in its place.
+    """
     height, width = config.data.image_size
-    published = row.published.get("parameters")
+    published = row.published.get("parameters") if full else None
     lines = [
         Line(name, "parameters, M", None, (count_parameters(config.model) / 1e6,)),
         Line(name, f"GFLOP, {height} x {width}", None, (count_flops(config.model, (height, width)) / 1e9,)),
