@@ -27,6 +27,7 @@ from hmhi.reproduction.tables import read_paper, select_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TABLES = REPOSITORY / "configs" / "tables"
+MAX_SEEDS = 1000
 
 
 @report_errors
@@ -92,7 +93,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument(
         "--row", action="append", default=[], metavar="NAME", help="only this row; may be repeated"
     )
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="trainings of each row")
+    parser.add_argument("--seeds", type=count_of_seeds, default=1, metavar="N", help="trainings of each row")
     parser.add_argument(
         "--budget", choices=("full", "small"), default="full",
         help="small: synthetic video at a reduced size, to compare rows with each other",
@@ -139,8 +140,8 @@ def describe(steps: Sequence[Step]) -> str:
     return "\n".join(f"[{'done' if s.done else 'to do'}] {s.name}\n  {shlex.join(s.command)}" for s in steps)
 
 
-def positive(text: str) -> int:
+def count_of_seeds(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    if not 1 <= value <= MAX_SEEDS:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_SEEDS}, got {text}")
     return value

@@ -152,7 +152,7 @@ def draw(seed: int) -> Case:
         if deed == "option" and options:
             name, count = rng.choice(options)
             # A hostile user with root's rights could replace a device; the machine is not part of the sandbox.
-            values = [value for value in VALUES if not (name in OUTPUTS and value.startswith("/"))]
+            values = [value for value in VALUES if name not in OUTPUTS or may_be_output(value)]
             line += [name, *(rng.choice(values) for _ in range(count))]
         elif deed == "file" and files:
             makers.append(_once(rng.choice(files), rng.choice(SPOILERS)))
@@ -166,9 +166,11 @@ def draw(seed: int) -> Case:
             )
         elif deed == "override" and words[0] in TAKE_OVERRIDES:
             key, value = rng.choice(KEYS), rng.choice(VALUES)
-            line.append(f"{key}={'' if key == 'train.output' and value[:1] in './' else value}")
+            line.append(f"{key}={'' if key == 'train.output' and not may_be_output(value) else value}")
         elif deed == "drop" and len(line) > 2:
-            del line[rng.randrange(1, len(line))]
+            place = rng.randrange(1, len(line))
+            if line[place] != "--dry-run":  # without it, trainings begin
+                del line[place]
         elif deed == "name" and files and "/" in (place := rng.choice(files)):
             makers.append(
                 _once_renamed(
@@ -181,13 +183,16 @@ def draw(seed: int) -> Case:
     return Case(tuple(line), tuple(makers), code=(0, 2), outputs=_outputs(line), timeout=60)
 
 
+def may_be_output(value: str) -> bool:
+    """Whether it may be written there without harm to the machine and the inputs."""
+    return value[:1] not in ("", "/", ".") and value not in ("clip", "gt", "small.pt", "tiny.yaml")
+
+
 def _outputs(line: list[str]) -> tuple[str, ...]:
     """Where a line may write: its outputs, reports, and the default places."""
     named = [line[i + 1] for i, word in enumerate(line[:-1]) if word in OUTPUTS]
     named += [word.partition("=")[2] for word in line if word.startswith("train.output=")]
-    return tuple(
-        {"out", "outputs", "runs", *named} - {"", ".", "gt", "clip", "../gt", "small.pt", "tiny.yaml"}
-    )
+    return tuple({"out", "outputs", "runs", *filter(may_be_output, named)})
 
 
 def _once(place: str, how: Callable[[bytes], bytes]) -> Maker:

@@ -205,6 +205,7 @@ OTHERS = [
     Case("", says="COMMAND"),
     Case("sgment", says="sgment"),
     Case("benchmark nothing", says="nothing"),
+    Case("reproduce --dry-run --paper hmhi --table 4 --seeds 9999999999 --output out", says="--seeds", timeout=20),
     Case("export weights --checkpoint small.pt --output out/w.safetensors", (checkpoint(),), code=0),
     Case("export weights --checkpoint small.pt --output out/w.pt", (checkpoint(),), says=".safetensors"),
     Case("export weights --checkpoint small.pt --output out/w.safetensors", (put("small.pt", evil_pickle()),), says="small.pt"),

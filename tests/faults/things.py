@@ -197,6 +197,8 @@ def half(content: bytes) -> bytes:
 
 def flip(content: bytes) -> bytes:
     """One bit in the middle."""
+    if not content:
+        return content
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
 
