@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hmhi.config import ConfigError, load_config
     from hmhi.errors import UserError
     from hmhi.evaluation.runner import evaluate
+    from hmhi.inference.objects import ObjectSegmenter, open_segmenter
     from hmhi.inference.segmenter import VideoSegmenter
     from hmhi.models.build import build_model
     from hmhi.models.weights import CheckpointError, load_model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ObjectSegmenter",
     "UserError",
     "VideoSegmenter",
     "__version__",
@@ -28,17 +30,20 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_model",
+    "open_segmenter",
 ]
 
 _LAZY = {
     "CheckpointError": "hmhi.models.weights",
     "ConfigError": "hmhi.config",
+    "ObjectSegmenter": "hmhi.inference.objects",
     "UserError": "hmhi.errors",
     "VideoSegmenter": "hmhi.inference.segmenter",
     "build_model": "hmhi.models.build",
     "evaluate": "hmhi.evaluation.runner",
     "load_config": "hmhi.config",
     "load_model": "hmhi.models.weights",
+    "open_segmenter": "hmhi.inference.objects",
 }
 
 

@@ -26,7 +26,7 @@ class Command:
 
 
 COMMANDS = {
-    "segment": Command("segment", "segment the salient object of videos", "infer.py"),
+    "segment": Command("segment", "segment the salient object of videos, or given objects", "infer.py"),
     "evaluate": Command("evaluate", "score masks, objects or soft maps", "val_zvos.py, val_svos.py, val_vsod.py"),
     "train": Command("train", "train a model", "train.py"),
     "flow": Command("make_flow", "compute the optical flow of frame folders", "make_flow.py"),

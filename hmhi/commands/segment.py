@@ -1,6 +1,7 @@
-"""Segment the salient object of videos; docs/INFERENCE.md explains every option.
+"""Segment the salient object of videos, or objects given by masks; docs/INFERENCE.md explains every option.
 
 python tools/infer.py --input walk.mp4 --output outputs/walk --overlay
+python tools/infer.py --checkpoint hmmn.pth --input walk.mp4 --first-mask first.png --output outputs/walk
 python tools/infer.py --input 'clips/*.mp4' --output outputs/clips --matte --coco --every 2
 python tools/infer.py --input davis16 --output outputs/davis16
 torchrun --standalone --nproc-per-node 4 tools/infer.py --input FRAMES --output outputs/mine
@@ -15,18 +16,24 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
+import torch
+
 from hmhi.commands.errors import report_errors
 from hmhi.commands.segment_list import run_list
-from hmhi.config import load_config
+from hmhi.commands.segment_objects import add_mask_options, find_kind, find_videos_and_masks, mask_settings
+from hmhi.config import Kind, load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
 from hmhi.inference.base import EMBEDDED, find_device
-from hmhi.inference.inputs import VideoInputs, find_inputs
+from hmhi.inference.inputs import VideoInputs
 from hmhi.inference.kinds import AttentionSettings
+from hmhi.inference.mask_inputs import ONE_OBJECT
+from hmhi.inference.objects import ObjectSegmenter
 from hmhi.inference.outputs import KINDS, OutputSettings
 from hmhi.inference.run_record import check_output, check_settings, sweep, write_record
 from hmhi.inference.segment import Interrupted, Selection, segment_all
 from hmhi.inference.segmenter import VideoSegmenter
+from hmhi.inference.submission import write_submission
 from hmhi.media.atomic import file_sha256
 from hmhi.media.av_out import has_av, require_av
 from hmhi.media.video_out import ffmpeg
@@ -59,7 +66,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=prog, description="Segment the salient object of videos.")
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Segment the salient object of videos, or objects given by masks."
+    )
     videos = parser.add_mutually_exclusive_group(required=True)
     videos.add_argument(
         "--input", metavar="VIDEO",
@@ -99,11 +108,15 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     )
     results.add_argument("--coco", action="store_true", help="run-length codes, coco/<video>.json")
     results.add_argument(
+        "--zip", action="store_true", help="masks.zip, as the server of a data set takes them"
+    )
+    results.add_argument(
         "--attention", type=int, nargs=2, metavar=("X", "Y"),
         help="where this pixel reads in the memory, attention/<video>/<frame>_*.png",
     )  # fmt: skip
     results.add_argument("--attention-frame", type=int, metavar="N", help="of this frame; default: the last")
 
+    add_mask_options(parser)
     frames = parser.add_argument_group("frames")
     frames.add_argument(
         "--start", metavar="N|SECONDSs", help="first frame: its number from 0, or such as 2.5s"
@@ -115,6 +128,11 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
 
     network = parser.add_argument_group("network")
     network.add_argument("--checkpoint", type=Path, help="default: the small bundled network")
+    network.add_argument(
+        "--model",
+        choices=("hmhi", "hmmn"),
+        help="the bundled network of this kind, or that of --checkpoint",
+    )
     network.add_argument(
         "--flow", metavar="FOLDER|METHOD",
         help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "
@@ -157,14 +175,17 @@ def segment_inputs(
     ranks: Ranks,
     inputs: VideoInputs,
     header: dict[str, object],
-    segmenter: VideoSegmenter,
+    segmenter: VideoSegmenter | ObjectSegmenter,
 ) -> int:
     kinds = [kind for kind in KINDS if wanted(args, kind)]
-    attention = (
-        AttentionSettings(segmenter, tuple(args.attention), args.attention_frame) if args.attention else None
-    )
+    attention = None
+    if args.attention and isinstance(segmenter, VideoSegmenter):
+        attention = AttentionSettings(segmenter, tuple(args.attention), args.attention_frame)
     background = Background(args.background) if args.background else None
-    outputs = OutputSettings(args.output, kinds, segmenter.config.threshold, attention, background)
+    prompted = isinstance(segmenter, ObjectSegmenter)
+    outputs = OutputSettings(
+        args.output, kinds, segmenter.config.threshold, attention, background, by_id=prompted
+    )
     drawn = args.overlay or args.background
     if drawn and ranks.is_main and ffmpeg() is None and not has_av() and any(v.file for v in inputs.videos):
         print(
@@ -196,8 +217,12 @@ def segment_inputs(
                 file=sys.stderr,
             )
         return 1 if done.bugs else 2
+    if args.zip:
+        names = [video.name for video in inputs.videos]
+        print(f"all masks: {write_submission(args.output, names, inputs.dataset)}")
     if inputs.truth:
-        print(f"score them: python tools/val_zvos.py --pred {args.output / 'masks'} --gt {inputs.truth}")
+        tool = "val_svos.py" if prompted and inputs.dataset not in ONE_OBJECT else "val_zvos.py"
+        print(f"score them: python tools/{tool} --pred {args.output / 'masks'} --gt {inputs.truth}")
     return 0
 
 
@@ -211,7 +236,7 @@ def wanted(args: argparse.Namespace, kind: str) -> bool:
 
 def prepare(
     args: argparse.Namespace, ranks: Ranks, lock: ExitStack
-) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
+) -> tuple[VideoInputs, dict[str, object], VideoSegmenter | ObjectSegmenter]:
     """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
     problem = ""
     try:
@@ -228,7 +253,7 @@ def prepare(
 
 def prepare_rank(
     args: argparse.Namespace, ranks: Ranks, lock: ExitStack
-) -> tuple[VideoInputs, dict[str, object], VideoSegmenter]:
+) -> tuple[VideoInputs, dict[str, object], VideoSegmenter | ObjectSegmenter]:
     selection_of(args)  # mistakes in the cheap options first
     if args.attention_frame is not None and not args.attention:
         raise UserError("--attention-frame needs --attention X Y, the pixel to look at")
@@ -239,24 +264,11 @@ def prepare_rank(
     if args.background:
         Background(args.background)
     data_root = Path(load_config(None, args.overrides).data.root)
-    inputs = find_inputs(args.input, args.flow, args.sequences, data_root)
+    kind = find_kind(args)
+    inputs = find_videos_and_masks(args, kind, data_root)
     check_output(args.output, inputs)
     checkpoint = args.checkpoint or EMBEDDED
-    device = find_device(args.device or ranks.device)
-    precision = [f"infer.precision={args.precision}"] if args.precision else []
-    segmenter = VideoSegmenter(
-        checkpoint,
-        device,
-        flow=args.flow if args.flow in METHODS else None,
-        image_size=args.image_size,
-        short_side=args.short_side,
-        memory_frames=args.memory_frames,
-        look_ahead=LOOK_AHEAD
-        if device.type == "cuda" and not any(video.live for video in inputs.videos)
-        else 1,
-        compile=args.compile,
-        overrides=[*args.overrides, *precision],
-    )
+    segmenter = build_segmenter(args, kind, find_device(args.device or ranks.device), inputs)
     header: dict[str, object] = {
         "input": args.input,
         "dataset": inputs.dataset,
@@ -280,13 +292,42 @@ def prepare_rank(
         "background": args.background,
         "overrides": args.overrides,
     }
+    if isinstance(segmenter, ObjectSegmenter):
+        settings |= {"flow": None, **mask_settings(args)}
     if ranks.is_main:
-        segmenter.warn_of_other_flow(inputs.flow)
+        if isinstance(segmenter, VideoSegmenter):
+            segmenter.warn_of_other_flow(inputs.flow)
         lock.enter_context(hold_folder(args.output))
         redone = [video.name for video in inputs.videos] if args.overwrite else []
         check_settings(args.output, settings, redone)
     return inputs, header | settings, segmenter
 
 
+def build_segmenter(
+    args: argparse.Namespace, kind: Kind, device: torch.device, inputs: VideoInputs
+) -> VideoSegmenter | ObjectSegmenter:
+    precision = [f"infer.precision={args.precision}"] if args.precision else []
+    overrides = [*args.overrides, *precision]
+    if kind != "hmhi":
+        return ObjectSegmenter(
+            args.checkpoint, device, short_side=args.short_side, compile=args.compile, overrides=overrides
+        )
+    batched = device.type == "cuda" and not any(video.live for video in inputs.videos)
+    return VideoSegmenter(
+        args.checkpoint or EMBEDDED,
+        device,
+        flow=args.flow if args.flow in METHODS else None,
+        image_size=args.image_size,
+        short_side=args.short_side,
+        memory_frames=args.memory_frames,
+        look_ahead=LOOK_AHEAD if batched else 1,
+        compile=args.compile,
+        overrides=overrides,
+    )
+
+
 def selection_of(args: argparse.Namespace) -> Selection:
-    return Selection(args.start, args.end, args.every, args.fps, args.scene_cuts)
+    return Selection(
+        args.start, args.end, args.every, args.fps, args.scene_cuts, args.use_masks or "new",
+        tuple(args.objects or ()),
+    )  # fmt: skip

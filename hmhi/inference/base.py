@@ -13,7 +13,9 @@ from torch._dynamo.exc import TorchDynamoException
 
 from hmhi.config import Config
 from hmhi.errors import UserError
+from hmhi.models.base import VideoModel
 from hmhi.models.hmhi_net import PAD_TO, HMHINet
+from hmhi.models.hmmn import HMMN
 from hmhi.models.weights import load_state, model_from
 from hmhi.runtime.precision import amp_precision, use_channels_last
 
@@ -23,11 +25,15 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "weights" / "hmhi_embedded.safe
 """The bundled weights: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
 
 
+NAMES = {"hmhi": "HMHI-Net", "hmmn": "HMMN", "stma": "STMA"}
+"""Kind of a network to the name that its authors gave it."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A network as a checkpoint describes it, ready to run."""
 
-    model: HMHINet
+    model: HMHINet | HMMN
     """In eval mode, on its device."""
     config: Config
     """The checkpoint's, with the changes that were asked for."""
@@ -39,17 +45,20 @@ class Network:
 class InputSize:
     """Size of the network's input for frames of any size."""
 
-    fixed: tuple[int, int]
+    fixed: tuple[int, int] = (0, 0)
     """Height and width where `short_side` is None; the aspect of the frames is not kept."""
     short_side: int | None = None
-    """Pixels of the short side; the aspect is kept, and both sides are rounded to multiples of `PAD_TO`."""
+    """Pixels of the short side; the aspect is kept."""
+    multiple: int = PAD_TO
+    """Of which both sides are, where the aspect is kept."""
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the input for frames of this size."""
         if self.short_side is None:
             return self.fixed
         scale = self.short_side / min(height, width)
-        rows, columns = (max(1, round(side * scale / PAD_TO)) * PAD_TO for side in (height, width))
+        step = self.multiple
+        rows, columns = (max(1, round(side * scale / step)) * step for side in (height, width))
         return rows, columns
 
 
@@ -97,13 +106,14 @@ def load_network(
     precision = [f"infer.precision={amp_precision(device)}"] if amp else []
     contents = load_state(path)
     model, config = model_from(contents, path, device, [*overrides, *precision])
-    if not isinstance(model, HMHINet):
-        raise UserError(
-            f"{path} holds {model.traits.kind.upper()}, which follows objects given by masks, and no masks are read "
-            f"here; use hmhi.load_model and the model's step(image, state, given)"
-        )
     use_channels_last(model)
     return Network(model, config, contents.get("flow", {}))
+
+
+def describe(model: VideoModel) -> str:
+    """A network and what it does, in a few words for messages."""
+    does = "follows objects given by masks" if model.traits.prompted else "finds the salient object by itself"
+    return f"{NAMES[model.traits.kind]}, which {does}"
 
 
 def compile_or_warn(parts: Sequence[nn.Module], trial: Callable[[], object]) -> None:

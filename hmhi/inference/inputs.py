@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hmhi.data.catalog import DATASETS
-from hmhi.data.index import find_layout
+from hmhi.data.index import SplitLayout, find_layout
 from hmhi.errors import BadFileError, UserError
 from hmhi.flow.directions import complete_maps
 from hmhi.flow.estimate import METHODS
@@ -32,6 +32,12 @@ class InputVideo:
     """What `hmhi.inference.sources.open_source` opens: a camera's name, a path, or paths of frames."""
     flows: tuple[Path, ...] | None = field(default=None, repr=False)
     """Stored flow map of each frame."""
+    masks: Path | None = None
+    """Masks of its objects, see `hmhi.inference.prompts.open_masks`."""
+    merged: bool = False
+    """Whether all its objects are one."""
+    listed: frozenset[str] | None = field(default=None, repr=False)
+    """Stems of the frames whose masks are wanted; None for all."""
 
     @property
     def live(self) -> bool:
@@ -79,6 +85,8 @@ class VideoInputs:
     dataset: str | None
     folders: list[Path]
     """Folders that are read, in which nothing may be written."""
+    layout: SplitLayout | None = None
+    """Where the data set lies."""
 
 
 def find_inputs(
@@ -126,7 +134,7 @@ def find_inputs(
         folder = Path(flow)
     videos = find_videos(layout.images, folder, names or layout.videos)
     truth = layout.masks if layout.masks.is_dir() else None
-    return VideoInputs(videos, folder, truth, source, [layout.images, *([folder] if folder else [])])
+    return VideoInputs(videos, folder, truth, source, [layout.images, *([folder] if folder else [])], layout)
 
 
 def find_videos(source: str | Path, flow: Path | None = None, names: Sequence[str] = ()) -> list[InputVideo]:

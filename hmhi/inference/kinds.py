@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from hmhi.inference.inputs import InputVideo
 from hmhi.inference.results import FrameResult, to_levels
 from hmhi.inference.sources import Source
 from hmhi.media.files import read_text
-from hmhi.media.masks import write_labels
+from hmhi.media.masks import PALETTE, write_labels
 from hmhi.media.rle import MaskTrack
 from hmhi.viz.attention import PixelView
 from hmhi.viz.overlay import cut_out, draw_strip
@@ -47,15 +47,24 @@ class Output(Protocol):
 
 
 class Masks:
-    """A folder with a palette PNG of object ids for each frame."""
+    """A folder with a palette PNG of object ids for each frame.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path: The folder.
+        palette: Colour of each id, see `hmhi.media.masks.PALETTE`.
+        listed: Stems of the frames that are saved; None for all.
+    """
+
+    def __init__(
+        self, path: Path, palette: Sequence[int] = PALETTE, listed: Collection[str] | None = None
+    ) -> None:
+        self._path, self._palette, self._listed = path, palette, listed
         path.mkdir()
 
     def add(self, result: FrameResult, stem: str) -> None:
-        """Save a frame."""
-        write_labels(self._path / f"{stem}.png", result.labels)
+        """Save a frame, if it is wanted."""
+        if self._listed is None or stem in self._listed:
+            write_labels(self._path / f"{stem}.png", result.labels, self._palette)
 
     def close(self, *, complete: bool) -> None:
         """Nothing is open."""
@@ -196,10 +205,13 @@ class Attention:
 
 
 class VideoRecord:
-    """What is worth knowing of a finished video: frames, size, rate, seconds, scene cuts."""
+    """What is worth knowing of a finished video: frames, size, rate, seconds, scene cuts, and the given masks."""
 
     def __init__(self, path: Path, video: InputVideo, source: Source) -> None:
         self._path = path
+        self._first: dict[int, str] = {}  # object id -> stem of the frame that it was first given at
+        self._corrected: list[str] = []
+        self._empty = 0  # frames before the first mask
         self._began = time.perf_counter()
         self._seconds: Counter[str] = Counter()
         self._values: dict[str, Any] = {
@@ -214,11 +226,27 @@ class VideoRecord:
         if result.scene_cut:
             self._values["scene_cuts"].append(result.index)
         self._seconds.update(result.seconds)
+        known = [number for number in result.given if number in self._first]
+        self._first |= {number: stem for number in result.given if number not in known}
+        self._corrected += [stem] if known else []
+        self._empty += not self._first
+
+    def _given(self) -> dict[str, Any]:
+        """Where each object was given; nothing where no object was, as of networks that take no masks."""
+        if not self._first:
+            return {}
+        notes = []
+        if self._empty:
+            notes.append(f"the first {self._empty} frames have no mask: they are background")
+        if self._corrected:
+            notes.append("given masks corrected later frames: this is no benchmark run")
+        return {"objects": self._first, "corrected": self._corrected, "notes": notes}
 
     def close(self, *, complete: bool) -> None:
         """Write the record."""
         seconds = {"total": time.perf_counter() - self._began, **self._seconds}
         self._values["seconds"] = {stage: round(value, 3) for stage, value in seconds.items()}
+        self._values |= self._given()
         if complete:
             self._path.write_text(json.dumps(self._values, indent=2) + "\n", encoding="utf-8")
 

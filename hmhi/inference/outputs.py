@@ -9,7 +9,7 @@ import errno
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from hmhi.inference.kinds import (
     draw_matte,
     read_video_record,
 )
+from hmhi.inference.prompts import open_masks
 from hmhi.inference.rendered import (
     RenderedVideo,
     draw_composite,
@@ -42,6 +43,7 @@ from hmhi.inference.rendered import (
 from hmhi.inference.results import FrameResult
 from hmhi.inference.sources import Source
 from hmhi.media.atomic import write_json
+from hmhi.media.masks import PALETTE
 from hmhi.viz.composite import Background
 
 log = logging.getLogger(__name__)
@@ -143,15 +145,14 @@ class ResultWriter:
 
     def write(self, result: FrameResult) -> None:
         """Add a frame."""
-        stems = self._source.stems
-        stem = stems[result.index] if stems is not None else f"{result.index:05d}"
+        stem = self._source.stem(result.index)
         for output in self._outputs:
             output.add(result, stem)
 
     def _open(self, kind: str) -> Output:
         path, settings = self._work / kind, self._settings
         if kind == "masks":
-            return Masks(path)
+            return Masks(path, self._palette(), self._video.listed)
         if kind == "prob":
             return Pictures(path, draw_levels, by_id=settings.by_id)
         if kind == "matte":
@@ -168,6 +169,12 @@ class ResultWriter:
             return Attention(path, self._video.name, settings.attention)
         assert kind == RECORDS
         return VideoRecord(path, self._video, self._source)
+
+    def _palette(self) -> Sequence[int]:
+        """Colours of the masks that were given."""
+        if self._video.masks is None:
+            return PALETTE
+        return open_masks(self._video.masks, self._source).palette
 
     def _drawing(self, kind: str) -> Callable[[FrameResult], np.ndarray]:
         """What draws the pictures of a video."""

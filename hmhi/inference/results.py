@@ -25,14 +25,16 @@ class FrameResult:
     """Ids of the objects that are followed, whether the frame shows them or not; (1,) for the salient object."""
     probs: np.ndarray
     """(K, H, W) float32 in [0, 1]: probability of each object, in the order of `ids`."""
-    flow: np.ndarray
-    """(h, w, 3) uint8: the flow picture that was read. Stored flow keeps the size it is stored in, DIS of large
-    frames that it works on."""
+    flow: np.ndarray | None
+    """(h, w, 3) uint8: the flow picture that was read; None where the network reads none. Stored flow keeps the size
+    it is stored in, DIS of large frames that it works on."""
     seconds: Mapping[str, float]
     """Time that ``decode``, ``flow`` (each with resizing) and ``network`` took for this frame. The stages overlap,
     so a frame takes less than their sum; on a GPU, the first frame of a batch waits for its encoding."""
     scene_cut: bool
     """Whether the frame was taken for the first one of a new scene, so that its memory began anew."""
+    given: tuple[int, ...] = ()
+    """Ids of the objects whose mask was given for this frame, new or corrected."""
 
     @cached_property
     def mask(self) -> np.ndarray:

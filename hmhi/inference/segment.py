@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -14,8 +14,11 @@ from tqdm import tqdm
 
 from hmhi.errors import UserError, check_count, is_out_of_memory
 from hmhi.inference.inputs import InputVideo
+from hmhi.inference.objects import ObjectSegmenter
 from hmhi.inference.outputs import OutputSettings, ResultWriter, clear_failure, write_failure
 from hmhi.inference.positions import parse_position
+from hmhi.inference.prompts import MaskUse
+from hmhi.inference.results import FrameResult
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.sources import Source
 from hmhi.media.names import printable
@@ -49,6 +52,10 @@ class Selection:
     """Rate of frames that are files, which have none of their own."""
     scene_cuts: bool = False
     """Begin anew at scene cuts."""
+    use_masks: MaskUse = "new"
+    """Which masks of a folder count, see `hmhi.inference.prompts.open_masks`."""
+    objects: tuple[int, ...] = ()
+    """Ids that are followed; empty for all."""
 
     def __post_init__(self) -> None:
         for name, text in (("start", self.start), ("end", self.end)):
@@ -79,7 +86,7 @@ class _Task:
 
 
 def segment_all(
-    segmenter: VideoSegmenter,
+    segmenter: VideoSegmenter | ObjectSegmenter,
     videos: Sequence[InputVideo],
     selection: Selection,
     outputs: OutputSettings,
@@ -171,11 +178,29 @@ def deal_out(lengths: Mapping[str, int], parts: int) -> list[list[str]]:
     return [[name for name in lengths if name in names] for names in dealt]
 
 
+def _results(
+    segmenter: VideoSegmenter | ObjectSegmenter, task: _Task, selection: Selection
+) -> Generator[FrameResult, None, None]:
+    video = task.video
+    if isinstance(segmenter, VideoSegmenter):
+        return segmenter.stream(task.source, video.flows, scene_cuts=selection.scene_cuts)
+    return segmenter.stream(
+        task.source,
+        video.masks,
+        use_masks=selection.use_masks,
+        objects=selection.objects,
+        merged=video.merged,
+    )
+
+
 def _segment(
-    segmenter: VideoSegmenter, task: _Task, selection: Selection, stop: StopSignal, bar: tqdm
+    segmenter: VideoSegmenter | ObjectSegmenter,
+    task: _Task,
+    selection: Selection,
+    stop: StopSignal,
+    bar: tqdm,
 ) -> None:
-    results = segmenter.stream(task.source, task.video.flows, scene_cuts=selection.scene_cuts)
-    with task.writer, closing(results):
+    with task.writer, closing(_results(segmenter, task, selection)) as results:
         for result in results:
             task.writer.write(result)
             bar.update()
@@ -199,7 +224,8 @@ def _note_failure(summary: Summary, outputs: OutputSettings, video: InputVideo, 
     summary.failed.append(video.name)
     trace = None
     if is_out_of_memory(error):
-        reason = f"out of memory; try a smaller --image-size, or --precision bf16 ({_first_line(error)})"
+        remedy = "try a smaller --image-size or --short-side, or --precision bf16"
+        reason = f"out of memory; {remedy} ({_first_line(error)})"
     elif isinstance(error, UserError | OSError):
         reason = str(error)
     else:

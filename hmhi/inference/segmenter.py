@@ -23,13 +23,14 @@ from torch import Tensor
 from hmhi.errors import UserError, check_count
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
-from hmhi.inference.base import InputSize, compile_or_warn, find_device, load_network
+from hmhi.inference.base import InputSize, compile_or_warn, describe, find_device, load_network
 from hmhi.inference.batches import Batch, chunks, regroup
 from hmhi.inference.flow_stage import FlowStage, PreparedFrame
 from hmhi.inference.results import FrameResult
 from hmhi.inference.session import VideoSession
 from hmhi.inference.sources import Source, SourceLike, open_source
 from hmhi.memory.bank import Memory
+from hmhi.models.hmhi_net import HMHINet
 from hmhi.runtime.frames import FrameRunner, to_arrays, to_probability
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ class VideoSegmenter:
         FileNotFoundError: The checkpoint, or the weights of RAFT, do not exist.
         CheckpointError: The checkpoint is damaged or does not fit.
         ConfigError: A setting is not valid.
-        UserError: Both `image_size` and `short_side`, no such device, or GMFlow's weights are not installed.
+        UserError: The checkpoint holds a network that follows given objects, both `image_size` and `short_side`, no
+            such device, or GMFlow's weights are not installed.
     """
 
     def __init__(
@@ -95,6 +97,10 @@ class VideoSegmenter:
             changes.append(f"model.memory_frames={memory_frames}")
 
         network = load_network(checkpoint, self.device, changes, amp=amp)
+        if not isinstance(network.model, HMHINet):
+            raise UserError(
+                f"{checkpoint} holds {describe(network.model)}; use hmhi.ObjectSegmenter, or a checkpoint of HMHI-Net"
+            )
         self.model, self.trained_flow = network.model, network.trained_flow
         self.config, data = network.config.infer, network.config.data
         height, width = self.config.image_size or data.image_size

@@ -39,18 +39,34 @@ class VideoSession:
             UserError: Not such a frame, of another size than the one before, or its flow cannot be computed; the
                 video goes on as if the frame had not been given.
         """
-        try:
-            image = to_rgb(frame).copy()  # a live loop may fill one buffer again and again
-        except ValueError as error:
-            raise UserError(f"frame {self._index}: {error}") from None
-        if self._previous is not None and self._previous.shape != image.shape:
-            raise UserError(
-                f"frame {self._index} has shape {image.shape}, but the one before {self._previous.shape}; begin "
-                f"another session, or call reset(), when another video begins"
-            )
+        before = None if self._previous is None else self._previous.shape
+        image = check_frame(frame, self._index, before)
         segmenter = self._segmenter
         prepared = segmenter.stage.live(self._index, image, self._previous)
         features, seconds = segmenter.encode([prepared])
         (result,), self._memory = segmenter.advance([prepared], features, self._memory, seconds)
         self._index, self._previous = self._index + 1, image
         return result
+
+
+def check_frame(frame: np.ndarray, index: int, before: tuple[int, ...] | None) -> np.ndarray:
+    """The next frame of a live video as (H, W, 3) uint8 RGB, a copy.
+
+    Args:
+        frame: What `hmhi.media.pictures.to_rgb` takes.
+        index: Its number.
+        before: Shape of the frame before it; None for the first one.
+
+    Raises:
+        UserError: Not a frame, or of another size than the one before.
+    """
+    try:
+        image = to_rgb(frame).copy()  # a live loop may fill one buffer again and again
+    except ValueError as error:
+        raise UserError(f"frame {index}: {error}") from None
+    if before is not None and before != image.shape:
+        raise UserError(
+            f"frame {index} has shape {image.shape}, but the one before {before}; begin another session, or call "
+            f"reset(), when another video begins"
+        )
+    return image

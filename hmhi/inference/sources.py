@@ -105,6 +105,10 @@ class Source:
                 bounds.append(math.ceil((position.seconds or 0) * self.fps))
         return max(0, math.ceil((min(bounds[1], self.total) - bounds[0]) / self.every))
 
+    def stem(self, index: int) -> str:
+        """Name of a frame: the stem of its file, or its number with five digits."""
+        return f"{index:05d}" if self.stems is None else self.stems[index]
+
     def __iter__(self) -> Iterator[SourceFrame]:
         for frame, _, _ in self.neighbours(following=False):
             yield frame

@@ -115,20 +115,46 @@ def read_labels(path: Path) -> np.ndarray:
         labels, is_ids = _ids_of_colours(path, colours), True
     else:
         labels, is_ids = read_levels(path)
-        if not is_ids and not object_ids(labels):  # 0 and 255 alone
-            return (labels > 0).astype(np.uint8)
+    return levels_to_labels(labels, str(path), is_ids=is_ids)
+
+
+def levels_to_labels(labels: np.ndarray, name: str, *, is_ids: bool) -> np.ndarray:
+    """Bring the values of a mask to object ids, by the rules of `read_labels`.
+
+    Args:
+        labels: (H, W) uint8.
+        name: Of the mask, for messages.
+        is_ids: Whether the values are ids for certain; otherwise they may be grey levels.
+
+    Raises:
+        BadFileError: The values look compressed or interpolated.
+    """
+    if not is_ids and not object_ids(labels):  # 0 and 255 alone
+        return (labels > 0).astype(np.uint8)
     ids = object_ids(labels)
     advice = "save masks as palette PNG, and resize them by nearest neighbour"
     if len(ids) > MAX_OBJECTS:
         raise BadFileError(
-            f"{path}: {len(ids)} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed or "
+            f"{name}: {len(ids)} values where a mask of at most {MAX_OBJECTS} objects is due; it looks compressed or "
             f"interpolated: {advice}"
         )
     if not is_ids and ids and ids[-1] > MAX_OBJECTS and (labels == VOID).any():  # white, and greys towards it
         raise BadFileError(
-            f"{path}: grey levels up to white, such as {ids[-1]}; it looks interpolated: {advice}"
+            f"{name}: grey levels up to white, such as {ids[-1]}; it looks interpolated: {advice}"
         )
     return labels
+
+
+def read_palette(path: Path) -> tuple[int, ...]:
+    """The colours of a palette image, in the form of `PALETTE`, which stands in where it has none.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BadFileError: Not a readable image.
+    """
+    image = decode(path)
+    own = image.getpalette() if image.mode == "P" and not _is_grey_ramp(image, 1) else None
+    return (*(own or ()), *PALETTE[len(own or ()) :])
 
 
 def object_ids(labels: np.ndarray) -> list[int]:

@@ -139,7 +139,7 @@ class PromptedNet(nn.Module):
         prob, groups = self._find(features, state, size)
         if given:
             new = tuple(number for number in given if number not in state.ids)
-            prob = _override(prob, (*state.ids, *new), given)
+            prob = override(prob, (*state.ids, *new), given)
             if new:
                 groups.append(self.begin(state.frame, new))
         if write:
@@ -242,7 +242,7 @@ def _check_given(given: Mapping[int, Tensor], size: tuple[int, int], frame: int)
         claimed = mask if claimed is None else claimed | mask
 
 
-def _override(prob: Tensor, ids: tuple[int, ...], given: Mapping[int, Tensor]) -> Tensor:
+def override(prob: Tensor, ids: tuple[int, ...], given: Mapping[int, Tensor]) -> Tensor:
     """Probabilities (K + 1, H, W) of all `ids`, where given masks stand above predictions (K' + 1, H, W)."""
     named = torch.stack(list(given.values())).any(dim=0)  # (H, W)
     nothing = torch.zeros_like(prob[0])

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from hmhi.config import Config, config_from_dict
+from hmhi.config import Config, Kind, config_from_dict
 from hmhi.models.backbones.base import Backbone, Trunk
 from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
@@ -40,6 +40,8 @@ from hmhi.models.release import release_to_hmhi
 FORMAT = "hmhi-1"
 WRAPPERS = ("model", "network", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
+HMMN_KEY = "Encoder_M.conv1_m.weight"
+"""Of the weights that the authors of HMMN released."""
 DESCRIPTION = ("format", "config", "environment", "flow", "scores")
 """What a checkpoint says about its weights; JSON strings in the metadata of a .safetensors file."""
 
@@ -67,6 +69,20 @@ def load_model(
     return model
 
 
+def checkpoint_kind(path: str | Path) -> Kind:
+    """Which network a checkpoint holds; of a file that holds none, hmhi. Nothing is built.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: The file is damaged or unsafe.
+        ConfigError: Its config is not valid.
+    """
+    contents = load_state(path)
+    if "config" in contents:
+        return config_from_dict(contents["config"], source=str(path)).model.kind
+    return "hmmn" if HMMN_KEY in strip_prefixes(unwrap(contents)) else "hmhi"
+
+
 def model_from(
     contents: Mapping[str, Any], path: Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
 ) -> tuple[HMHINet | HMMN, Config]:
@@ -79,7 +95,7 @@ def model_from(
         state = strip_prefixes(_model_state(contents, path))
     else:
         release = strip_prefixes(unwrap(contents))
-        if "Encoder_M.conv1_m.weight" in release:
+        if HMMN_KEY in release:
             config = config_from_dict({"model": {"kind": "hmmn"}}, overrides, source=str(path))
             state = release_to_hmmn(release)
         elif any(key.startswith("decode_head.") for key in release):

@@ -124,6 +124,7 @@ def view_picture(result: FrameResult) -> np.ndarray:
     scale = min(1.0, VIEW_WIDTH / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     levels = np.rint(result.prob * 255).astype(np.uint8)
+    assert result.flow is not None
     parts = [result.frame, np.repeat(levels[..., None], 3, axis=2), result.flow]
     return np.vstack([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts])
 

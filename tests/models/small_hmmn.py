@@ -1,10 +1,11 @@
 """A real, untrained HMMN that is small enough for tests."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from hmhi.config import load_config
+from hmhi.config import config_to_dict, load_config
 from hmhi.models.build import build_model
 from hmhi.models.hmmn import HMMN
 
@@ -21,3 +22,10 @@ def make_small_hmmn(changes: Sequence[str] = ()) -> HMMN:
     assert isinstance(model, HMMN)
     torch.nn.init.normal_(model.decoder.predict.weight, std=0.1)
     return model
+
+
+def save_small_hmmn(path: Path) -> Path:
+    """As a checkpoint that training would write."""
+    config = config_to_dict(load_config(None, SETTINGS))
+    torch.save({"format": "hmhi-1", "config": config, "model": make_small_hmmn().state_dict()}, path)
+    return path
