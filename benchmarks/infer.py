@@ -385,7 +385,7 @@ def count_work(options: argparse.Namespace) -> dict[str, float | None]:
     with torch.inference_mode():
         for _ in range(options.memory_frames * model.policy.interval + 1):
             _, memory = model.step(image, flow, memory)
-    banks = [x for bank in memory.banks.values() for x in (*bank.frame_keys, *bank.frame_values)]
+    banks = [x for bank in memory.banks.values() for slot in bank.slots for x in slot.tensors.values()]
     return {
         "gflop": _count_gflop(options, Arm()),
         "dense_gflop": None if options.no_dense else _count_gflop(options, Arm(dense=True)),

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from small_hmmn import make_small_hmmn
 
@@ -36,6 +37,7 @@ def test_the_memory_is_as_full_as_asked_for():
     assert prob.shape == (4, 64, 96)
 
 
+@pytest.mark.slow
 def test_command(repository):
     options = ["--size", "48", "64", "--objects", "2", "--slots", "3", "--rounds", "1"]
     options += ["--precision", "fp32", "bf16"]
