@@ -122,6 +122,7 @@ def test_shards_fill_one_folder_and_a_second_run_keeps_all(checkpoint, videos, t
     assert "knows no --overlay" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_half_a_line_is_cut_off_and_a_shard_has_one_worker(checkpoint, videos, tmp_path):
     arguments = (videos[0], tmp_path, Shard(1, 2), Network(checkpoint, "cpu"), {})
     assert segment_list(*arguments).done == 2
@@ -141,6 +142,7 @@ def test_half_a_line_is_cut_off_and_a_shard_has_one_worker(checkpoint, videos, t
             segment_list(*arguments)
 
 
+@pytest.mark.slow
 def test_a_video_that_takes_too_long_costs_only_itself(checkpoint, videos, tmp_path):
     long = make_video(tmp_path / "long.avi", frames=2000)
     listed = tmp_path / "videos.txt"

@@ -371,7 +371,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
         torch.testing.assert_close(slot["exp_avg"], averages[1][number]["exp_avg"], atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_half_precision_trains(tmp_path: Path, precision: str):
     """With fp16 the first steps may find a loss scale that fits; they are neither recorded nor bad."""
     options = ("train.epochs=1", "data.synthetic.videos=16", "train.grad_clip=1")
