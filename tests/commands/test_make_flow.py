@@ -90,7 +90,7 @@ def test_errors_are_one_line(run, frames, tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("method", ["raft-small", "gmflow"])
+@pytest.mark.parametrize("method", [pytest.param("raft-small", marks=pytest.mark.slow), "gmflow"])
 def test_networks_from_a_weights_file(run, frames, tmp_path, method):
     import torch
     from torchvision.models.optical_flow import raft_small

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from model_tester import ModelTester
 from small_hmmn import SETTINGS, make_small_hmmn
@@ -56,6 +57,7 @@ class TestHMMN(ModelTester):
         return model.step(images[:, t], state)
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_memory_runs():
     images, masks = torch.rand(8, 1, 3, 64, 64), first_masks(1, (64, 64))[0]
     seen = []
