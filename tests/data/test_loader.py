@@ -191,7 +191,7 @@ FAULTS = {
     "none": (0, ""), "stopped": (1, "no batch for 3 s"), "step": (1, "RuntimeError: CUDA out of memory"),
 }  # fmt: skip
 MORE_FAULTS = {
-    "killed": (1, "signal: Killed"), "hangs": (1, "no batch for 3 s"),
+    "killed": (1, "a data loader process failed (DataLoader worker (pid"), "hangs": (1, "no batch for 3 s"),
     "ctrl-c": (-signal.SIGINT, "KeyboardInterrupt"), "orphans": (-signal.SIGKILL, ""),
 }  # fmt: skip
 
