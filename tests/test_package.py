@@ -8,7 +8,11 @@ import tomllib
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+
+import hmhi
+from hmhi.media.atomic import file_sha256
 
 
 def run(*command, **options):
@@ -23,6 +27,15 @@ def test_both_lists_of_dependencies_agree(repository):
         line.split("#")[0].strip() for line in (repository / "requirements.txt").read_text().splitlines()
     ]
     assert [line for line in lines if line] == [*project["dependencies"], "-e ."]
+
+
+def test_what_is_said_of_versions_and_weights_is_so(repository):
+    cited = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert cited["version"] == hmhi.__version__
+    assert f"\n## {hmhi.__version__}" in (repository / "docs" / "CHANGELOG.md").read_text()
+    weights = repository / "hmhi" / "weights" / "hmhi_embedded.safetensors"
+    row = next(line for line in (repository / "README.md").read_text().splitlines() if "| bundled," in line)
+    assert f"| {weights.stat().st_size / 1e6:.1f} MB | {file_sha256(weights)[:8]} |" in row
 
 
 @pytest.fixture(scope="module")
