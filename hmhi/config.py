@@ -328,6 +328,8 @@ class TrainConfig(Section):
     """Clips for each rank and forward pass."""
     accumulate: int = field(default=1, metadata={"at_least": 1})
     """Forward passes for each optimiser step."""
+    effective_batch: int | None = field(default=None, metadata={"at_least": 1})
+    """Clips of each optimiser step, over all ranks; sets `accumulate` to effective_batch / (batch_size x ranks)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """``sgd`` uses momentum 0.9."""
     lr: float = field(default=6e-5, metadata={"above": 0})
@@ -355,6 +357,8 @@ class TrainConfig(Section):
     """Autocast type of the forward pass."""
     compile: bool = False
     """Compile the network's parts in place (``module.compile()``)."""
+    checkpoint_activations: bool = False
+    """Compute each frame of a clip anew in the backward pass: less memory, more time, the same gradients."""
     ema: float | None = field(default=None, metadata={"above": 0, "below": 1})
     """Decay of an exponential moving average of the weights, used for validation when set."""
     pretrained: str | None = None
@@ -372,6 +376,8 @@ class TrainConfig(Section):
     """Epochs between validations; 0 never validates."""
     keep_every: int = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last two and the best only."""
+    save_minutes: float = field(default=15.0, metadata={"at_least": 0})
+    """Minutes after which a checkpoint is written in the middle of an epoch; 0 writes at the end of epochs only."""
     log_every: int = field(default=20, metadata={"at_least": 1})
     """Optimiser steps between log lines."""
 
@@ -379,6 +385,30 @@ class TrainConfig(Section):
         super().__post_init__()
         if self.min_lr > self.lr:
             raise ConfigError(f"train.min_lr ({self.min_lr}) is above train.lr ({self.lr})")
+        if self.effective_batch is not None and self.accumulate != 1:
+            raise ConfigError(
+                f"train.effective_batch={self.effective_batch} sets train.accumulate, which is {self.accumulate}; "
+                f"leave one of them out"
+            )
+
+    def accumulation(self, world_size: int) -> int:
+        """Forward passes of a rank for each optimiser step.
+
+        Args:
+            world_size: Ranks of the run.
+
+        Raises:
+            ConfigError: `effective_batch` is no multiple of what the ranks take at a time.
+        """
+        if self.effective_batch is None:
+            return self.accumulate
+        passes, rest = divmod(self.effective_batch, self.batch_size * world_size)
+        if rest or not passes:
+            raise ConfigError(
+                f"train.effective_batch={self.effective_batch} is no multiple of train.batch_size={self.batch_size} "
+                f"x {world_size} processes; change one of them"
+            )
+        return passes
 
 
 @dataclass(frozen=True, kw_only=True)

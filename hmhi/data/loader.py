@@ -2,9 +2,9 @@
 
 The order of an epoch is one permutation of all samples, drawn from (seed, epoch). Global batch k is the
 k-th slice of ``batch_size * world_size`` samples, of which rank r takes the r-th part; so one process with
-batch 4 and two with batch 2 see the same samples at each step. What does not fill a global batch at the
-end of an epoch is left out. Only where an epoch would be empty, the permutation is repeated until it fills
-one global batch.
+batch 4 and two with batch 2 see the same samples at each step. What does not fill a group of global batches
+(one batch, by default) at the end of an epoch is left out. Only where an epoch would be empty, the permutation is
+repeated until it fills one group.
 """
 
 from __future__ import annotations
@@ -87,18 +87,21 @@ class JoinedClips(Dataset[dict[str, Any]]):
 class ClipBatches(Sampler[list[ClipKey]]):
     """The keys of one rank's batches; see the module for the order."""
 
-    def __init__(self, samples: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, rank: int, world_size: int, group: int
+    ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.group = group
         self.epoch = 0
         self.start_batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever this one starts."""
-        return max(self.samples // (self.batch_size * self.world_size), 1)
+        return max(self.samples // (self.batch_size * self.world_size * self.group), 1) * self.group
 
     def __iter__(self) -> Iterator[list[ClipKey]]:
         epoch = self.epoch
@@ -129,6 +132,7 @@ class TrainLoader:
         world_size: All processes.
         workers: Loader processes; 0 loads in this one.
         timeout: Seconds without a batch after which the loader processes count as hung.
+        group: An epoch's batches are a multiple of this.
     """
 
     def __init__(
@@ -140,10 +144,11 @@ class TrainLoader:
         world_size: int = 1,
         workers: int = 0,
         timeout: float = 300.0,
+        group: int = 1,
     ) -> None:
         self.skipped = 0
         """Unreadable samples so far that another one replaced."""
-        self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size)
+        self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size, group)
         self._timeout = timeout
         self._workers = multiprocessing.RawArray("i", workers)  # their process ids
         self._loader: DataLoader[dict[str, Any]] = DataLoader(
@@ -227,6 +232,7 @@ def build_train_loader(
     *,
     epochs: int = 1,
     timeout: float = 300.0,
+    group: int = 1,
 ) -> TrainLoader:
     """The training loader of a config.
 
@@ -238,6 +244,7 @@ def build_train_loader(
         world_size: All processes.
         epochs: Of the run; a curriculum divides them.
         timeout: Seconds without a batch after which the loader processes count as hung.
+        group: An epoch's batches are a multiple of this.
 
     Raises:
         ConfigError: A data set's name is unknown.
@@ -262,7 +269,7 @@ def build_train_loader(
             else ClipDataset(videos, more, seed + number)
         )
     clips = JoinedClips(parts, seed, skip_bad=cfg.on_bad_sample == "skip")
-    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers, timeout)
+    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers, timeout, group)
 
 
 def build_val_videos(cfg: DataConfig, dataset: str) -> list[ValVideo]:

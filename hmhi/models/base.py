@@ -33,6 +33,9 @@ class Traits:
 class VideoModel(Protocol):
     """Any model of this package; also an `nn.Module`."""
 
+    recompute_steps: bool
+    """Whether the backward pass of a clip computes each step anew, to keep less in memory."""
+
     @property
     def traits(self) -> Traits:
         """How the model wants to be used."""

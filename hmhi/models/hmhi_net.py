@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmhi.layers.recompute import recomputed
 from hmhi.memory.bank import BankPolicy, Memory, MemoryBank, Slot
 from hmhi.memory.encoder import MASK_STRIDE, MemoryEncoder
 from hmhi.memory.readout import MemoryReadout
@@ -33,6 +34,9 @@ class HMHINet(nn.Module):
         shallow_to_high: Refines the highest memory stage from the lowest (PLAM in the paper), or None.
         decoder: Four stages to logits at a quarter of the size.
         policy: Which frames the banks keep.
+
+    Attributes:
+        recompute_steps: Whether the backward pass of a clip computes each step anew, to keep less in memory.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class HMHINet(nn.Module):
         self.decoder = decoder
         self.policy = policy
         self.memory_stages = sorted(readouts)
+        self.recompute_steps = False
 
     @property
     def traits(self) -> Traits:
@@ -81,8 +86,9 @@ class HMHINet(nn.Module):
         memory: Memory | None = None
         clip = []
         frames = images.shape[1]
+        step = recomputed(self, self.step) if self.recompute_steps else self.step
         for t in range(frames):
-            logits, memory = self.step(images[:, t], flows[:, t], memory, write=t < frames - 1)
+            logits, memory = step(images[:, t], flows[:, t], memory, write=t < frames - 1)
             clip.append(logits)
         return torch.stack(clip, dim=1)  # (B, T, 1, H, W)
 

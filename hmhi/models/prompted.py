@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hmhi.errors import UserError
 from hmhi.layers.aggregate import soft_aggregate
+from hmhi.layers.recompute import recomputed
 from hmhi.memory.objects import Group, ObjectState
 from hmhi.models.base import Traits
 
@@ -26,6 +27,9 @@ class PromptedNet(nn.Module):
 
     Args:
         detach_masks: In training, stop gradients where predicted masks enter the memory.
+
+    Attributes:
+        recompute_steps: Whether the backward pass of a clip computes each step anew, to keep less in memory.
     """
 
     traits: Traits
@@ -33,6 +37,7 @@ class PromptedNet(nn.Module):
     def __init__(self, *, detach_masks: bool = False) -> None:
         super().__init__()
         self.detach_masks = detach_masks
+        self.recompute_steps = False
 
     def encode(self, image: Tensor, state: ObjectState) -> Any:
         """What is seen of a frame, once for all objects.
@@ -164,10 +169,13 @@ class PromptedNet(nn.Module):
         group = self.begin(0, range(1, len(owner) + 1))
         state = ObjectState()
         clip = []
+        encode, read, write = self.encode, self.read, self.write
+        if self.recompute_steps:
+            encode, read, write = (recomputed(self, part) for part in (encode, read, write))
         for t in range(frames):
-            features = self.encode(images[:, t], state)
+            features = encode(images[:, t], state)
             if t > 0:
-                prob, group = self.read(features, owner, group, t, learning=True, dropout=dropout)
+                prob, group = read(features, owner, group, t, learning=True, dropout=dropout)
                 logits = soft_aggregate(crop(prob, images.shape[-2:], self.traits.pad_to), valid)
                 clip.append(logits)  # (B, K + 1, H, W)
                 soft = logits.softmax(dim=1)[:, 1:][valid]  # (R, H, W)
@@ -175,7 +183,7 @@ class PromptedNet(nn.Module):
             if t < frames - 1:
                 masks = pad(soft, self.traits.pad_to)  # (R, Hp, Wp)
                 others = other_objects(masks, owner, videos)
-                group = self.write(features, owner, group, masks, others, t, pinned=t == 0)
+                group = write(features, owner, group, masks, others, t, pinned=t == 0)
             state = ObjectState(frame=t + 1, groups=(group,))
         return torch.stack(clip, dim=1)  # (B, T - 1, K + 1, H, W)
 

@@ -1,6 +1,6 @@
 """Checkpoints: atomic to write, safe to read, and exact to resume from.
 
-A run keeps ``ckpt/last.pt``, that of the epoch before (``previous.pt``), ``ckpt/best.pt`` with weights only, and
+A run keeps ``ckpt/last.pt``, the one before it (``previous.pt``), ``ckpt/best.pt`` with weights only, and
 optionally ``ckpt/epoch_0010.pt`` ... for good. Every file loads with ``torch.load(..., weights_only=True)``:
 
     format       "hmhi-1"
@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 FREE_KEYS = {
     "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
     "train.timeout",
-    "train.val_every", "train.keep_every", "train.log_every",
+    "train.val_every", "train.keep_every", "train.log_every", "train.save_minutes",
+    "train.checkpoint_activations",
 }  # fmt: skip
 """Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
 
@@ -261,17 +262,19 @@ def save(content: Mapping[str, Any], path: Path) -> None:
         os.close(folder)
 
 
-def save_last(content: Mapping[str, Any], folder: Path, *, rotate: bool = True) -> None:
-    """Write ``last.pt``, and keep the former one as ``previous.pt`` unless `rotate` is False."""
+def save_last(
+    content: Mapping[str, Any], folder: Path, *, rotate: bool = True, keep: Path | None = None
+) -> None:
+    """Write ``last.pt``, and a copy to `keep`; the former one becomes ``previous.pt`` unless `rotate` is False."""
     last = folder / "last.pt"
-    if not rotate:
-        save(content, last)
-        return
-    fresh = folder / "fresh.pt"
+    fresh = folder / "fresh.pt" if rotate else last
     save(content, fresh)
-    if last.exists():
-        os.replace(last, folder / "previous.pt")
-    os.replace(fresh, last)
+    if rotate:
+        if last.exists():
+            os.replace(last, folder / "previous.pt")
+        os.replace(fresh, last)
+    if keep is not None:
+        save(content, keep)
 
 
 def best_score(folder: Path, val_sets: Sequence[str]) -> float | None:

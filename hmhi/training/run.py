@@ -6,8 +6,9 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from hmhi.training.checkpoint import Progress, TrainState
 from hmhi.training.logs import RunLogger, environment
 from hmhi.training.optim import build_optimizer
 from hmhi.training.tasks import Task, task_of
+from hmhi.training.writer import CheckpointWriter
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,17 @@ class Run:
     logger: RunLogger
     stop: StopSignal
     bar: tqdm
+    accumulate: int
+    """Batches of each optimiser step."""
     total_steps: int
     """Optimiser steps of all epochs."""
     best: float | None
     """J&F of ``best.pt`` on the first validation set; None before there is such a file."""
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
+    saved_at: float = field(default_factory=time.monotonic)
+    """When ``last.pt`` was last saved, or the run began."""
+    save_due: bool = False
+    """Whether ``last.pt`` is to be saved after this step; all ranks agree on it."""
 
 
 def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path | None, force: bool) -> Run:
@@ -85,14 +94,16 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
         (folder / "environment.json").write_text(
             json.dumps(state.environment, indent=2) + "\n", encoding="utf-8"
         )
-    # The last step of an epoch may have fewer than accumulate batches.
-    steps = math.ceil(len(loader) / config.train.accumulate)
+    # The last step of an epoch may have fewer than accumulate batches, but for train.effective_batch.
+    accumulate = config.train.accumulation(ranks.world_size)
+    steps = math.ceil(len(loader) / accumulate)
     describe(state, steps, folder)
     total, done = steps * config.train.epochs, state.progress.step
     return Run(
         state=state, task=task_of(config), parallel=parallel, loader=loader, val_videos=val_videos, folder=folder,
         logger=RunLogger(folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0),
-        stop=StopSignal(), total_steps=total, best=checkpoint.best_score(folder / "ckpt", config.data.val),
+        stop=StopSignal(), accumulate=accumulate, total_steps=total,
+        best=checkpoint.best_score(folder / "ckpt", config.data.val),
         bar=tqdm(
             total=total, initial=done, unit="step", disable=not (ranks.is_main and sys.stderr.isatty())
         ),
@@ -115,7 +126,7 @@ def describe(state: TrainState, steps: int, folder: Path) -> None:
     log.info(
         "%s on %d x %s: %d steps of %d clips in each of %d epochs, %.1f M parameters, run folder %s",
         state.config.model.backbone, ranks.world_size, ranks.device.type, steps,
-        cfg.batch_size * ranks.world_size * cfg.accumulate, cfg.epochs,
+        cfg.batch_size * ranks.world_size * cfg.accumulation(ranks.world_size), cfg.epochs,
         sum(p.numel() for p in state.model.parameters()) / 1e6, folder,
     )  # fmt: skip
 
@@ -132,9 +143,11 @@ def build_data(
     if config.model.memory_stages and config.data.clip_frames < 2:
         raise ConfigError("data.clip_frames must be at least 2 to train a memory (model.memory_stages)")
     cfg = config.train
+    group = 1 if cfg.effective_batch is None else cfg.accumulation(world_size)
     loader = build_train_loader(
-        config.data, cfg.batch_size, cfg.seed, rank, world_size, epochs=cfg.epochs, timeout=60 * cfg.timeout
-    )
+        config.data, cfg.batch_size, cfg.seed, rank, world_size, epochs=cfg.epochs, timeout=60 * cfg.timeout,
+        group=group,
+    )  # fmt: skip
     val_sets = config.data.val if cfg.val_every else []
     return loader, {name: build_val_videos(config.data, name) for name in val_sets}
 
@@ -206,6 +219,8 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         load_start(model, config, flow)
     model.to(ranks.device)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
+    if cfg.checkpoint_activations:
+        model.recompute_steps = True
     if cfg.compile:
         compile_parts(model)  # in place: the keys of the state dict stay as they are
     return TrainState(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from hmhi.training.logs import text_log
 from hmhi.training.optim import gradient_norm, learning_rate, set_learning_rate
 from hmhi.training.run import Run, build_run
 from hmhi.training.validate import protocol_of, validate
+from hmhi.training.writer import cpu_copy
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
         stack.callback(run.loader.close)
         stack.enter_context(run.bar)
         stack.enter_context(run.stop)
+        stack.enter_context(run.writer)
 
         progress = run.state.progress
         while progress.epoch < config.train.epochs:
@@ -86,10 +89,12 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
             else:
                 stopped = finish_epoch(run)
             if stopped:
+                run.writer.wait()
                 log.info(
                     "stopped by signal %d after step %d; continue with --resume auto", stopped, progress.step
                 )
                 return stopped
+        run.writer.wait()
         if not progress.updates:
             raise TrainingError(f"none of {progress.step} steps was finite, so nothing was learned")
         log.info("training complete: %d steps, results in %s", progress.step, folder)
@@ -147,7 +152,8 @@ def train_one_epoch(run: Run) -> int:
     batches = iter(run.loader)
     window: list[list[float]] = []
     since = time.perf_counter()
-    while group := list(islice(batches, cfg.accumulate)):
+    while group := list(islice(batches, run.accumulate)):
+        run.writer.check()
         values, stopped = train_step(run, group)
         if values is not None:
             window.append(values)
@@ -163,6 +169,8 @@ def train_one_epoch(run: Run) -> int:
             window, since = [], time.perf_counter()
         if stopped:
             return stopped
+        if run.save_due and not at_end:
+            save(run)
     return 0
 
 
@@ -203,7 +211,10 @@ def train_step(run: Run, batches: Sequence[Mapping[str, Any]]) -> tuple[list[flo
     norm = gradient_norm(list(state.model.parameters()), cfg.grad_clip)
     values = torch.cat([torch.stack(passes).mean(dim=0), norm.reshape(1)]).tolist()
     finite = math.isfinite(values[0]) and (math.isfinite(values[-1]) or fp16_overflow(state))
-    bad, stopped = distributed.all_reduce([float(not finite), float(run.stop.number)], "max", device)
+    bad, stopped, save_due = distributed.all_reduce(
+        [float(not finite), float(run.stop.number), float(save_is_due(run))], "max", device
+    )
+    run.save_due = bool(save_due)
 
     # d) optimiser step
     if bad:
@@ -309,24 +320,32 @@ def validate_run(run: Run) -> int:
     if run.best is None or score > run.best:
         run.best = score
         if state.ranks.is_main:
-            checkpoint.save(
-                {**checkpoint.weights_dict(state), "scores": scores}, run.folder / "ckpt" / "best.pt"
-            )
+            content = cpu_copy({**checkpoint.weights_dict(state), "scores": scores})
+            run.writer.start(partial(checkpoint.save, content, run.folder / "ckpt" / "best.pt"))
     return 0
 
 
+def save_is_due(run: Run) -> bool:
+    """Whether ``train.save_minutes`` have passed since the last save, by the clock of rank 0."""
+    minutes = run.state.config.train.save_minutes
+    return bool(minutes) and run.state.ranks.is_main and time.monotonic() - run.saved_at >= 60 * minutes
+
+
 def save(run: Run, *, rotate: bool = True, keep: bool = False) -> None:
-    """Write ``last.pt``; every rank must call it.
+    """Begin to write ``last.pt`` as the run stands now; every rank must call it.
 
     Args:
         run: What to save.
         rotate: Keep the former ``last.pt`` as ``previous.pt``.
         keep: Write a copy for good, named by the number of epochs done.
+
+    Raises:
+        OSError: The write before this one failed.
     """
     content = checkpoint.training_dict(run.state)
     if not run.state.ranks.is_main:
         return
-    folder = run.folder / "ckpt"
-    checkpoint.save_last(content, folder, rotate=rotate)
-    if keep:
-        checkpoint.save(content, folder / f"epoch_{run.state.progress.epoch:04d}.pt")
+    copy, folder = cpu_copy(content), run.folder / "ckpt"
+    kept = folder / f"epoch_{run.state.progress.epoch:04d}.pt" if keep else None
+    run.writer.start(partial(checkpoint.save_last, copy, folder, rotate=rotate, keep=kept))
+    run.saved_at = time.monotonic()

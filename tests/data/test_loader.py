@@ -97,8 +97,8 @@ def test_stopping_early_does_not_disturb_the_next_epoch(tree):
     assert_same(loader, fresh)
 
 
-def keys(samples, batch, rank, world, epoch=0):
-    batches = ClipBatches(samples, batch, 0, rank, world)
+def keys(samples, batch, rank, world, epoch=0, group=1):
+    batches = ClipBatches(samples, batch, 0, rank, world, group)
     batches.epoch = epoch
     return [[key.index for key in part] for part in batches]
 
@@ -119,6 +119,19 @@ def test_one_times_four_equals_two_times_two():
     alone = keys(40, 4, 0, 1)
     pairs = zip(keys(40, 2, 0, 2), keys(40, 2, 1, 2), strict=True)
     assert alone == [left + right for left, right in pairs]
+
+
+def test_groups_of_batches_hold_the_same_samples_for_any_number_of_ranks():
+    """Twelve samples of 27 in a group, whoever shares them."""
+    expected = [set(part) for part in keys(27, 12, 0, 1)]
+    for batch, world in ((3, 1), (2, 2), (1, 3)):
+        group = 12 // (batch * world)
+        ranks = [keys(27, batch, rank, world, group=group) for rank in range(world)]
+        assert {len(part) for part in ranks} == {2 * group}
+        for number, samples in enumerate(expected):
+            mine = slice(number * group, (number + 1) * group)
+            assert {index for part in ranks for b in part[mine] for index in b} == samples
+    assert len(keys(2, 1, 0, 1, group=4)) == 4  # padded by repetition
 
 
 def spoil(tree, *names):

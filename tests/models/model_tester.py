@@ -55,11 +55,17 @@ class ModelTester:
         return outputs, state
 
     def test_every_parameter_gets_a_gradient(self):
-        """DDP then needs no search for unused ones."""
-        model = self.make().train()
-        out = model(*self.clip(3, 2, (64, 64)))
-        out[out.isfinite()].square().mean().backward()
-        assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+        """DDP then needs no search for unused ones. It is the same, dropout included, where steps are recomputed."""
+        gradients = []
+        for recompute in (False, True):
+            model = self.make().train()
+            model.recompute_steps = recompute
+            torch.manual_seed(1)
+            out = model(*self.clip(3, 2, (64, 64)))
+            out[out.isfinite()].square().mean().backward()
+            assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+            gradients.append([parameter.grad for parameter in model.parameters()])
+        assert all(torch.equal(kept, anew) for kept, anew in zip(*gradients, strict=True))
 
     @torch.inference_mode()
     def test_any_size_in_same_size_out(self):

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,12 +110,16 @@ def test_training_learns_a_batch_by_heart(tmp_path: Path):
     assert losses[-1][0] < 0.5 * losses[0][0]
 
 
+def step_of(path: Path) -> int:
+    return int(load_state(path)["training"]["progress"]["step"])
+
+
 def stop_and_resume(folder: Path, stop_at: int, *overrides: str) -> None:
     """A whole run that gets SIGTERM within one of its steps."""
     with pytest.MonkeyPatch.context() as patched:
         signal_at_step(patched, stop_at)
         assert fit(tiny_config(folder, *overrides)) == signal.SIGTERM
-    assert load_state(folder / "ckpt" / "last.pt")["training"]["progress"]["step"] == stop_at
+    assert step_of(folder / "ckpt" / "last.pt") == stop_at
     assert fit(tiny_config(folder, *overrides), resume="auto") == 0
 
 
@@ -131,6 +136,60 @@ def straight_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_and_resumed_run_equals_the_straight_one(tmp_path: Path, straight_run: Path, stop_at: int):
     stop_and_resume(tmp_path, stop_at)
     assert_same_run(tmp_path, straight_run)
+
+
+def test_a_crash_costs_no_more_than_the_minutes_since_the_last_save(
+    tmp_path: Path, straight_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever the steps after a save do to the weights while it is being written."""
+    calls, write, at_the_crash = [], checkpoint.save, threading.Event()
+
+    def crashing(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            at_the_crash.set()
+            raise KeyboardInterrupt
+        return train_step(*args)
+
+    def late(content: Any, path: Path) -> None:
+        at_the_crash.wait(0 if content["training"]["progress"]["step"] < 3 else 60)
+        write(content, path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(engine, "train_step", crashing)
+        patched.setattr(checkpoint, "save", late)
+        fit(tiny_config(tmp_path, "train.save_minutes=1e-9"))
+    assert [step_of(tmp_path / "ckpt" / f"{name}.pt") for name in ("last", "previous")] == [3, 2]
+    assert fit(tiny_config(tmp_path), resume="auto") == 0
+    assert_same_run(tmp_path, straight_run)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(content: Any, path: Path) -> None:
+        raise OSError(f"cannot write checkpoint {path}: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tiny_config(tmp_path, "train.save_minutes=1e-9"))
+    assert len(records(tmp_path)) < 4  # not at the end of the epoch
+
+
+@pytest.mark.parametrize(
+    "lite",
+    [
+        pytest.param((), id="dropout"),
+        pytest.param(("model.backbone=lite0",), id="batchnorm", marks=pytest.mark.slow),
+    ],
+)
+def test_recomputed_activations_are_the_same_run(tmp_path: Path, straight_run: Path, lite: tuple[str, ...]):
+    """To the bit: weights, averages, running statistics of norms, random states."""
+    if lite:
+        straight_run = tmp_path / "straight"
+        assert fit(tiny_config(straight_run, *lite)) == 0
+    assert fit(tiny_config(tmp_path / "anew", *lite, "train.checkpoint_activations=true")) == 0
+    assert_same_run(tmp_path / "anew", straight_run)
 
 
 def test_loader_processes_change_nothing(tmp_path: Path, straight_run: Path):
@@ -360,13 +419,14 @@ def test_training_stops_after_bad_steps_in_a_row(tmp_path: Path, monkeypatch: py
         fit(tiny_config(tmp_path, "train.max_bad_steps=2"))
 
 
-def test_accumulated_batches_are_one_large_batch(tmp_path: Path):
+@pytest.mark.parametrize("parts", ["train.accumulate=2", "train.effective_batch=4"])
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path, parts: str):
     still = ("model.dropout=0", "model.drop_path=0", "train.epochs=1", "data.synthetic.videos=4")
     assert fit(tiny_config(tmp_path / "large", *still, "train.batch_size=4")) == 0
-    assert fit(tiny_config(tmp_path / "parts", *still, "train.batch_size=2", "train.accumulate=2")) == 0
-    large, parts = (load_state(tmp_path / run / "ckpt" / "last.pt") for run in ("large", "parts"))
-    assert parts["training"]["progress"]["step"] == large["training"]["progress"]["step"] == 1
-    averages = [run["training"]["optimizer"]["state"] for run in (large, parts)]
+    assert fit(tiny_config(tmp_path / "parts", *still, "train.batch_size=2", parts)) == 0
+    states = [load_state(tmp_path / run / "ckpt" / "last.pt")["training"] for run in ("large", "parts")]
+    assert [state["progress"]["step"] for state in states] == [1, 1]
+    averages = [state["optimizer"]["state"] for state in states]
     for number, slot in averages[0].items():  # Adam's first step: exp_avg is a tenth of the gradient
         torch.testing.assert_close(slot["exp_avg"], averages[1][number]["exp_avg"], atol=1e-6, rtol=1e-3)
 
@@ -378,6 +438,18 @@ def test_half_precision_trains(tmp_path: Path, precision: str):
     assert fit(tiny_config(tmp_path, *options, f"train.precision={precision}")) == 0
     losses = [r["train/loss"] for r in records(tmp_path)]
     assert len(losses) >= 1 and all(0 < loss < 50 for loss in losses)
+
+
+def test_an_effective_batch_is_shared_out_evenly_or_refused(tmp_path: Path):
+    train = tiny_config(tmp_path, "train.effective_batch=12").train
+    assert [train.accumulation(processes) for processes in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    for processes in (4, 12):
+        with pytest.raises(ConfigError, match=rf"effective_batch=12 .*batch_size=2 x {processes} processes"):
+            train.accumulation(processes)
+    with pytest.raises(ConfigError, match=r"train\.accumulate, which is 2"):
+        tiny_config(tmp_path, "train.effective_batch=12", "train.accumulate=2")
+    with pytest.raises(ConfigError, match="effective_batch=3"):
+        fit(tiny_config(tmp_path, "train.effective_batch=3"))
 
 
 def test_memory_needs_clips(tmp_path: Path):
