@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hmhi.config import ConfigError, load_config
     from hmhi.errors import UserError
     from hmhi.evaluation.runner import evaluate
+    from hmhi.inference.hub import from_pretrained
     from hmhi.inference.objects import ObjectSegmenter, open_segmenter
     from hmhi.inference.segmenter import VideoSegmenter
     from hmhi.models.build import build_model
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "build_model",
     "evaluate",
+    "from_pretrained",
     "load_config",
     "load_model",
     "open_segmenter",
@@ -41,6 +43,7 @@ _LAZY = {
     "VideoSegmenter": "hmhi.inference.segmenter",
     "build_model": "hmhi.models.build",
     "evaluate": "hmhi.evaluation.runner",
+    "from_pretrained": "hmhi.inference.hub",
     "load_config": "hmhi.config",
     "load_model": "hmhi.models.weights",
     "open_segmenter": "hmhi.inference.objects",

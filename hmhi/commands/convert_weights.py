@@ -20,8 +20,9 @@ from hmhi.config import ModelConfig, config_to_dict
 from hmhi.errors import UserError
 from hmhi.media.atomic import write_atomically
 from hmhi.models.build import build_backbone
+from hmhi.models.publish import to_safetensors
 from hmhi.models.release import hmhi_to_release
-from hmhi.models.weights import FORMAT, load_backbone, load_state, model_from, to_safetensors
+from hmhi.models.weights import FORMAT, load_backbone, load_state, model_from
 
 SUFFIXES = {"release": ".pth", "hmhi": ".safetensors", "backbone": ".safetensors"}
 

@@ -24,7 +24,7 @@ from hmhi.commands.segment_objects import add_mask_options, find_kind, find_vide
 from hmhi.config import Kind, load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
-from hmhi.inference.base import EMBEDDED, find_device
+from hmhi.inference.base import EMBEDDED, checkpoint_sha256, find_device
 from hmhi.inference.inputs import VideoInputs
 from hmhi.inference.kinds import AttentionSettings
 from hmhi.inference.mask_inputs import ONE_OBJECT
@@ -34,7 +34,6 @@ from hmhi.inference.run_record import check_output, check_settings, sweep, write
 from hmhi.inference.segment import Interrupted, Selection, segment_all
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.submission import write_submission
-from hmhi.media.atomic import file_sha256
 from hmhi.media.av_out import has_av, require_av
 from hmhi.media.video_out import ffmpeg
 from hmhi.runtime import distributed
@@ -276,7 +275,7 @@ def prepare_rank(
         "checkpoint": str(checkpoint),
     }
     settings: dict[str, object] = {
-        "checkpoint_sha256": file_sha256(checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(checkpoint),
         "flow": str(inputs.flow.resolve()) if inputs.flow else segmenter.config.flow,
         "start": args.start,
         "end": args.end,

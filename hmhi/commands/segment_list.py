@@ -8,8 +8,7 @@ import sys
 from typing import Any
 
 from hmhi.errors import UserError
-from hmhi.inference.base import EMBEDDED
-from hmhi.media.atomic import file_sha256
+from hmhi.inference.base import EMBEDDED, checkpoint_sha256
 from hmhi.runtime.interrupt import StopSignal
 from hmhi.scale.run import Counts, Network, segment_list
 from hmhi.scale.shards import find_shard
@@ -45,7 +44,7 @@ def run_list(args: argparse.Namespace, defaults: dict[str, object]) -> int:
         "memory_frames": args.memory_frames, "compile": args.compile, "overrides": [*args.overrides, *precision],
     }  # fmt: skip
     checkpoint = args.checkpoint or EMBEDDED
-    settings = {"checkpoint_sha256": file_sha256(checkpoint), **options}
+    settings = {"checkpoint_sha256": checkpoint_sha256(checkpoint), **options}
     shard = find_shard(args.shard, os.environ)
     with StopSignal() as stop:
         counts = segment_list(

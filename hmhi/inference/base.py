@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,20 +14,17 @@ from torch._dynamo.exc import TorchDynamoException
 
 from hmhi.config import Config
 from hmhi.errors import UserError
-from hmhi.models.base import VideoModel
+from hmhi.media.atomic import file_sha256
+from hmhi.models.base import NAMES, VideoModel
 from hmhi.models.hmhi_net import PAD_TO, HMHINet
 from hmhi.models.hmmn import HMMN
-from hmhi.models.weights import load_state, model_from
+from hmhi.models.weights import HUB_CONFIG, HUB_WEIGHTS, load_state, model_from
 from hmhi.runtime.precision import amp_precision, use_channels_last
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "weights" / "hmhi_embedded.safetensors"
 """The bundled weights: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
-
-
-NAMES = {"hmhi": "HMHI-Net", "hmmn": "HMMN", "stma": "STMA"}
-"""Kind of a network to the name that its authors gave it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,14 @@ def load_network(
     model, config = model_from(contents, path, device, [*overrides, *precision])
     use_channels_last(model)
     return Network(model, config, contents.get("flow", {}))
+
+
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint; of a folder in the hub's layout, that of the sums of its two files."""
+    if not checkpoint.is_dir():
+        return file_sha256(checkpoint)
+    sums = [file_sha256(checkpoint / name) for name in (HUB_WEIGHTS, HUB_CONFIG)]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def describe(model: VideoModel) -> str:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from hmhi.config import Kind
 from hmhi.memory.objects import ObjectState
 
+NAMES: dict[Kind, str] = {"hmhi": "HMHI-Net", "hmmn": "HMMN", "stma": "STMA"}
+"""Kind of a network to the name that its authors gave it."""
+
 
 @dataclass(frozen=True)
 class Traits:

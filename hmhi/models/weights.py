@@ -16,7 +16,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hmhi.config import Config, Kind, config_from_dict
@@ -44,6 +44,8 @@ HMMN_KEY = "Encoder_M.conv1_m.weight"
 """Of the weights that the authors of HMMN released."""
 DESCRIPTION = ("format", "config", "environment", "flow", "scores")
 """What a checkpoint says about its weights; JSON strings in the metadata of a .safetensors file."""
+HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"
+"""Files of a folder in the hub's layout: the tensors, and their `DESCRIPTION` as one JSON object."""
 
 
 def load_model(
@@ -55,8 +57,8 @@ def load_model(
     backbone and switches are inferred from the keys, and HMMN, whose weights are under CC BY-NC-SA 4.0.
 
     Args:
-        checkpoint: File written by training (.pt), by the release (.pth), or a .safetensors file with the
-            config in its metadata.
+        checkpoint: File written by training (.pt), by the release (.pth), a .safetensors file with the config in
+            its metadata, or a folder in the hub's layout.
         device: Where the model goes.
         overrides: Config changes such as ``model.memory_frames=3``; those that need other weights fail.
 
@@ -115,8 +117,9 @@ def load_state(path: str | Path, *, foreign: bool = False) -> dict[str, Any]:
     """Read a weights file without executing anything in it.
 
     Args:
-        path: A torch file (.pt, .pth) or a .safetensors file. For the latter the result has the form of this
-            project's checkpoints: ``{"config": ..., "model": tensors}``, or bare tensors without a config.
+        path: A torch file (.pt, .pth), a .safetensors file, or a folder with `HUB_WEIGHTS` and `HUB_CONFIG`. For the
+            last two the result has the form of this project's checkpoints: ``{"config": ..., "model": tensors}``; a
+            .safetensors file without a config gives bare tensors.
         foreign: Read past objects of other packages, such as mmengine's, whose places then hold nothing of use.
 
     Raises:
@@ -125,6 +128,8 @@ def load_state(path: str | Path, *, foreign: bool = False) -> dict[str, Any]:
             containers.
     """
     path = Path(path)
+    if path.is_dir():
+        return _load_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint not found: {path}")
     if path.suffix == ".safetensors":
@@ -196,38 +201,28 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a valid safetensors file: {error}") from None
 
 
-def to_safetensors(contents: Mapping[str, Any], dtype: torch.dtype = torch.float16) -> bytes:
-    """A checkpoint's weights as a .safetensors file for release, which `load_state` reads back.
-
-    Of absolute paths in its config and its record of the environment only the last part is kept.
-
-    Args:
-        contents: Of a checkpoint that training wrote: ``model`` and its `DESCRIPTION`.
-        dtype: Of all floating-point tensors.
-
-    Raises:
-        CheckpointError: There is no config inside, or a weight is too large for the dtype.
-    """
-    if "config" not in contents or "model" not in contents:
-        raise CheckpointError("only a checkpoint with a config and a model can be exported")
-    tensors = {
-        key: (value.to(dtype) if value.is_floating_point() else value).contiguous()
-        for key, value in strip_prefixes(contents["model"]).items()
+def _load_folder(folder: Path) -> dict[str, Any]:
+    """What `HUB_CONFIG` says of the weights stands above what their own file says."""
+    for name in (HUB_WEIGHTS, HUB_CONFIG):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} is a folder without {name}; name a file of weights, or a folder with {HUB_WEIGHTS} and "
+                f"{HUB_CONFIG}, as hmhi export weights --to hub writes it"
+            )
+    try:
+        described = json.loads((folder / HUB_CONFIG).read_bytes())
+    except (ValueError, RecursionError):
+        described = None
+    if not isinstance(described, dict) or "config" not in described:
+        raise CheckpointError(
+            f"{folder / HUB_CONFIG} is damaged, or not the config of a network of this project"
+        )
+    _check_format(described, folder / HUB_CONFIG)
+    loaded = _load_safetensors(folder / HUB_WEIGHTS)
+    return {
+        **{key: described[key] for key in DESCRIPTION if key in described},
+        "model": loaded.get("model", loaded),
     }
-    broken = [key for key, value in tensors.items() if not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"not finite as {dtype}: {few(broken)}")
-    described = {key: json.dumps(_without_folders(contents[key])) for key in DESCRIPTION if key in contents}
-    return save(tensors, described)
-
-
-def _without_folders(value: Any) -> Any:
-    """Nested dicts, lists and texts, with absolute paths cut to the names of their files."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return re.sub(r"(?<![^\s=])/\S*/", "", value) if isinstance(value, str) else value
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

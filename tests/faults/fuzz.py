@@ -78,7 +78,7 @@ def safetensors_bytes() -> bytes:
 
     import torch
 
-    from hmhi.models.weights import to_safetensors
+    from hmhi.models.publish import to_safetensors
 
     return to_safetensors(torch.load(io.BytesIO(checkpoint_bytes()), weights_only=True), torch.float16)
 

@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import make_inputs
@@ -17,7 +15,7 @@ from hmhi.commands.convert_weights import main as convert
 from hmhi.config import ModelConfig, config_to_dict, load_config
 from hmhi.models.build import build_backbone, build_model
 from hmhi.models.key_maps import CheckpointError
-from hmhi.models.weights import backbone_state, load_backbone, load_model, load_state, to_safetensors, unwrap
+from hmhi.models.weights import backbone_state, load_backbone, load_model, load_state, unwrap
 
 SMALL = ["model.backbone=mit_b0", "model.decoder_channels=16", "model.ffn_channels=32"]
 
@@ -58,40 +56,6 @@ def test_safetensors_with_the_config_in_its_metadata(checkpoint, tmp_path):
     config = torch.load(path, weights_only=True)["config"]
     save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"config": json.dumps(config)})
     assert same(load_model(tmp_path / "model.safetensors"), model)
-
-
-def test_export_keeps_config_flow_and_half_precision_weights(checkpoint, tmp_path, repository):
-    path, model = checkpoint
-    contents = torch.load(path, weights_only=True)
-    contents["flow"] = {"synthetic": {"method": "mixed"}}
-    contents["environment"] = {
-        "command": "tools/train.py --config /home/me/a.yaml data.root=/sets/mine x=1/2"
-    }
-    contents["config"]["train"]["load_from"] = "/home/me/runs/first/best.pt"
-    contents["training"] = {"progress": 3}  # stays behind
-    torch.save(contents, path)
-    released = tmp_path / "weights" / "small.safetensors"
-    tool = [sys.executable, repository / "tools" / "export_weights.py", "--checkpoint", path]
-    command = [*tool, "--output", released, "infer.image_size=[64,96]"]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.endswith("MB, fp16\n")
-    loaded = load_state(released)
-    assert loaded.keys() == {"format", "config", "environment", "flow", "model"}
-    assert loaded["config"]["train"]["load_from"] == "best.pt"
-    assert loaded["environment"]["command"] == "tools/train.py --config a.yaml data.root=mine x=1/2"
-    assert loaded["config"]["infer"]["image_size"] == [64, 96]
-    assert loaded["flow"] == contents["flow"]
-    assert all(v.dtype == torch.float16 for v in loaded["model"].values())
-    ours, theirs = model.state_dict(), load_model(released).state_dict()
-    assert all(torch.equal(theirs[key], value.half().float()) for key, value in ours.items())
-
-
-def test_weights_that_overflow_half_precision_are_refused(checkpoint):
-    contents = load_state(checkpoint[0])
-    contents["model"]["decoder.predictor.bias"][:] = 1e6
-    with pytest.raises(CheckpointError, match=r"float16: decoder\.predictor\.bias"):
-        to_safetensors(contents)
-    with pytest.raises(CheckpointError, match="config"):
-        to_safetensors({"model": contents["model"]})
 
 
 def test_overrides(checkpoint):
