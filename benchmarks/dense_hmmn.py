@@ -13,10 +13,11 @@ import copy
 import torch
 from torch import Tensor
 
+from hmhi.layers.tokens import from_tokens
 from hmhi.memory.bank import MemoryBank
 from hmhi.memory.block_topk import from_blocks
 from hmhi.memory.objects import Group
-from hmhi.models.hmmn import HMMN, Seen, from_tokens
+from hmhi.models.hmmn import HMMN, Seen
 from hmhi.models.hmmn_decoder import FACTORS
 
 

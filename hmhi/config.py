@@ -91,6 +91,62 @@ class HMMNConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class STMAConfig(Section):
+    """STMA (Miao et al., 2024): our reading of a paper without code; nothing of it is reproduced.
+
+    docs/PAPER_MAP.md names each choice that the paper leaves open.
+    """
+
+    prefix = "model.stma."
+
+    backbone: Literal["convvit_b", "vit_b"] = "convvit_b"
+    """ConvViT as ConvMAE trains it, or ViT as MAE does."""
+    channels: list[int] = field(default_factory=lambda: [256, 384, 768], metadata={"at_least": 4})
+    """Width at strides 4, 8 and 16; ViT gets the first two from its last feature."""
+    depths: list[int] = field(default_factory=list, metadata={"at_least": 1})
+    """Blocks of each stage; empty takes 2, 2 and 11 for ConvViT and 12 for ViT."""
+    heads: int = field(default=12, metadata={"at_least": 1})
+    """Heads of the attention."""
+    drop_path: float = field(default=0.1, metadata={"at_least": 0, "below": 1})
+    """Largest stochastic-depth rate of the backbone, training only."""
+    key_channels: int = 64
+    """Width of the keys of the temporal memory; 0 takes the feature as it is."""
+    value_channels: int = field(default=512, metadata={"at_least": 1})
+    """Width of its values."""
+    decoder_channels: int = field(default=512, metadata={"at_least": 2})
+    """Width of the decoder at strides 16 and 8; half of it above."""
+    memory_interval: int = field(default=5, metadata={"at_least": 1})
+    """Every so many frames one is kept in both memories; the paper has 5 for YouTube-VOS and 3 for DAVIS."""
+    memory_frames: int = 16
+    """Frames of the temporal memory before the least used one is dropped; 0 sets no limit."""
+    references: int = 2
+    """Frames of the spatial memory that a frame is associated with, first and newest; 0 for none (Table 1)."""
+    topk: int = 30
+    """Cells of the temporal memory that a query reads, in use; 0 reads all, as training does."""
+    attention: Literal["split", "joint"] = "split"
+    """Streams for objects, references and the test frame, or every token sees all (Table 1)."""
+    object_tokens: bool = True
+    """Associate frames with one token for each object (Table 1)."""
+    detach_masks: bool = False
+    """Stop gradients where predicted masks enter the memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages = 3 if self.backbone == "convvit_b" else 1
+        if len(self.channels) != 3:
+            raise ConfigError(f"{self.prefix}channels must hold 3 numbers, got {self.channels}")
+        if len(self.depths) not in (0, stages):
+            raise ConfigError(
+                f"{self.prefix}depths must hold {stages} numbers for {self.backbone}, or none; got {self.depths}"
+            )
+        if self.channels[2] % self.heads or self.channels[2] % 4:
+            raise ConfigError(
+                f"{self.prefix}channels: the last must be a multiple of 4 and of {self.prefix}heads ({self.heads}), "
+                f"got {self.channels[2]}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
     """The network. Fields without a section of their own are HMHI-Net's (paper sections 3.1-3.4)."""
 
@@ -100,6 +156,8 @@ class ModelConfig(Section):
     """HMHI-Net, which finds the salient object by itself, or HMMN or STMA, which follow objects given by masks."""
     hmmn: HMMNConfig = field(default_factory=HMMNConfig)
     """Settings of HMMN."""
+    stma: STMAConfig = field(default_factory=STMAConfig)
+    """Settings of STMA."""
     backbone: str = "mit_b1"
     """``mit_b0`` ... ``mit_b5``, ``swin_tiny``, ``lite0`` ... ``lite2`` (EfficientNet-Lite), or a timm model with
     feature maps at strides 4 to 32 (``timm/resnet50``)."""

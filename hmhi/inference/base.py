@@ -17,7 +17,7 @@ from hmhi.errors import UserError
 from hmhi.media.atomic import file_sha256
 from hmhi.models.base import NAMES, VideoModel
 from hmhi.models.hmhi_net import PAD_TO, HMHINet
-from hmhi.models.hmmn import HMMN
+from hmhi.models.prompted import PromptedNet
 from hmhi.models.weights import HUB_CONFIG, HUB_WEIGHTS, load_state, model_from
 from hmhi.runtime.precision import amp_precision, use_channels_last
 
@@ -31,7 +31,7 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "weights" / "hmhi_embedded.safe
 class Network:
     """A network as a checkpoint describes it, ready to run."""
 
-    model: HMHINet | HMMN
+    model: HMHINet | PromptedNet
     """In eval mode, on its device."""
     config: Config
     """The checkpoint's, with the changes that were asked for."""

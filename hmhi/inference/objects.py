@@ -38,8 +38,7 @@ from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.session import check_frame
 from hmhi.inference.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.memory.objects import ObjectState
-from hmhi.models.hmmn import HMMN
-from hmhi.models.prompted import override
+from hmhi.models.prompted import PromptedNet, override
 from hmhi.models.weights import checkpoint_kind
 from hmhi.runtime.pipeline import run_ahead
 from hmhi.runtime.precision import autocast
@@ -68,7 +67,7 @@ class ObjectSegmenter:
     of its own.
 
     Args:
-        checkpoint: A file that `hmhi.load_model` reads, of HMMN.
+        checkpoint: A file that `hmhi.load_model` reads, of HMMN or STMA.
         device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
         short_side: Pixels of the short side of the network's input, aspect kept; None takes the network's, 480.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
@@ -96,9 +95,10 @@ class ObjectSegmenter:
             check_count("short_side", short_side)
         self.device = find_device(device)
         network = load_network(checkpoint, self.device, overrides, amp=amp)
-        if not isinstance(network.model, HMMN):
+        if not isinstance(network.model, PromptedNet):
             raise UserError(
-                f"{checkpoint} holds {describe(network.model)}; use hmhi.VideoSegmenter, or a checkpoint of HMMN"
+                f"{checkpoint} holds {describe(network.model)}; use hmhi.VideoSegmenter, or a checkpoint of HMMN or "
+                f"STMA"
             )
         self.model, self.config = network.model, network.config.infer
         self.traits = self.model.traits

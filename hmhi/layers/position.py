@@ -38,6 +38,38 @@ def sine_position(h: int, w: int, channels: int, device: torch.device) -> Tensor
     return torch.cat((rows, columns), dim=-1).reshape(1, h * w, channels)  # (1, N, C)
 
 
+MAE_GRID = 14
+"""Side of the grid that MAE is trained on: 224 pixels in patches of 16."""
+
+
+def mae_position(h: int, w: int, channels: int, device: torch.device) -> Tensor:
+    """MAE's sine encoding (He et al., CVPR 2022), stretched from its 14 x 14 grid over a grid of any size.
+
+    The first half of the channels encodes the column and the second half the row; of each half, the first half
+    holds sines and the second cosines.
+
+    Args:
+        h: Rows.
+        w: Columns.
+        channels: Width of the encoding, a multiple of four.
+        device: Where to make it.
+
+    Returns:
+        float32 (1, h * w, channels), values in [-1, 1].
+    """
+    quarter = channels // 4
+    frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+
+    def encode(length: int) -> Tensor:
+        place = (torch.arange(length, dtype=torch.float64) + 0.5) * (MAE_GRID / length) - 0.5
+        angle = place[:, None] * frequency  # (length, C / 4)
+        return torch.cat((angle.sin(), angle.cos()), dim=1).float().to(device)  # (length, C / 2)
+
+    rows = encode(h)[:, None, :].expand(h, w, 2 * quarter)  # (h, w, C / 2)
+    columns = encode(w)[None, :, :].expand(h, w, 2 * quarter)  # (h, w, C / 2)
+    return torch.cat((columns, rows), dim=-1).reshape(1, h * w, channels)  # (1, N, C)
+
+
 def rotary_table(h: int, w: int, channels: int, device: torch.device, theta: float = 10000.0) -> Tensor:
     """Angles of axial rotary encoding (Su et al., 2021; axial form as in Heo et al., ECCV 2024).
 

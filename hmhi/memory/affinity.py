@@ -1,4 +1,4 @@
-"""Dense reading of a memory, a few rows of the grid at a time (HMMN, section 3.1).
+"""Dense reading of a memory, a few rows of the grid at a time: by likeness (HMMN, section 3.1) or distance (STMA).
 
 R rows (objects), h w cells of a grid, N = h*w query cells, M memory cells, D channels of keys, C of values.
 """
@@ -6,6 +6,7 @@ R rows (objects), h w cells of a grid, N = h*w query cells, M memory cells, D ch
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SCORES_AT_ONCE = 1 << 22  # 16 MiB of float32
@@ -78,3 +79,53 @@ def _read_rows(
         guide = weights.detach() if guides is None else weights.detach()[..., guides]  # (R, n, G)
         chosen.append(guide.topk(best, dim=-1).indices)  # (R, n, best)
     return torch.cat(reads, dim=1), torch.cat(chosen, dim=1)
+
+
+def read_nearest(query: Tensor, keys: Tensor, values: Tensor, *, topk: int = 0) -> tuple[Tensor, Tensor]:
+    """Softmax attention by squared distance over the memory, or over the cells nearest to a query (STCN; XMem).
+
+    The score of a cell is (2 k.q - k.k) / sqrt(D), in float32 at least. No N x M matrix is ever whole.
+
+    Args:
+        query: (G, N, D); G is R, or 1 where queries and keys are the same for all rows.
+        keys: (G, M, D).
+        values: (R, M, C).
+        topk: Memory cells that a query reads; 0, or as many as there are, reads all.
+
+    Returns:
+        (R, N, C), and (G, M): the attention that each memory cell received, summed over the queries.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        wide = torch.promote_types(query.dtype, torch.float32)
+        query, keys = query.to(wide), keys.to(wide)
+        (shared, n, channels), m = query.shape, keys.shape[1]
+        half_length = keys.square().sum(dim=-1)[:, None] / 2  # (G, 1, M)
+        transposed = keys.transpose(1, 2)  # (G, D, M)
+        at_once = max(1, SCORES_AT_ONCE // (shared * m))  # queries
+        reads, received = [], keys.new_zeros(shared, m)
+        for first in range(0, n, at_once):
+            scores = query[:, first : first + at_once] @ transposed - half_length  # (G, n, M)
+            scores = scores * (2 * channels**-0.5)
+            if 0 < topk < m:
+                best = scores.topk(topk, dim=-1)  # (G, n, topk)
+                weights = best.values.softmax(dim=-1)
+                reads.append(_sum_at(values, best.indices, weights))  # (R, n, C)
+                received.scatter_add_(1, best.indices.flatten(1), weights.detach().flatten(1))
+            else:
+                weights = scores.softmax(dim=-1)  # (G, n, M)
+                reads.append(weights.to(values.dtype) @ values)  # (R, n, C)
+                received += weights.detach().sum(dim=1)
+    return torch.cat(reads, dim=1), received
+
+
+def _sum_at(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums (R, n, C) of the cells at `index` (G, n, k), without gathering them."""
+    rows, m, _ = values.shape
+    index = index + torch.arange(rows, device=index.device)[:, None, None] * m  # (R, n, k)
+    sums = F.embedding_bag(
+        index.flatten(0, 1),  # (R n, k)
+        values.flatten(0, 1),  # (R M, C)
+        mode="sum",
+        per_sample_weights=weights.to(values.dtype).expand_as(index).flatten(0, 1),  # (R n, k)
+    )
+    return sums.unflatten(0, (rows, -1))  # (R, n, C)

@@ -8,7 +8,7 @@ R rows (videos of a batch, or objects), h w cells of a grid, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -56,8 +56,8 @@ class Slot:
     """Never dropped."""
     passing: bool = False
     """Dropped when the next frame is appended."""
-    use: float = 0.0
-    """Attention that the slot has received so far."""
+    use: float | Tensor = 0.0
+    """Attention that the slot has received so far; a tensor without dimensions, so that no read waits for it."""
     life: int = 0
     """Frames that have read the slot."""
 
@@ -137,7 +137,11 @@ class MemoryBank:
         )
         return replace(self, slots=slots)
 
-    def used(self, attention: Sequence[float]) -> MemoryBank:
+    def pinned_at(self, frames: Collection[int]) -> MemoryBank:
+        """The bank where the slots of these frames are pinned, and no others."""
+        return replace(self, slots=tuple(replace(slot, pinned=slot.frame in frames) for slot in self.slots))
+
+    def used(self, attention: Sequence[float | Tensor]) -> MemoryBank:
         """The bank after a read that gave each slot, oldest first, so much attention."""
         slots = tuple(
             replace(slot, use=slot.use + amount, life=slot.life + 1)
@@ -147,17 +151,15 @@ class MemoryBank:
 
 
 def _evict(slots: tuple[Slot, ...], policy: BankPolicy) -> tuple[Slot, ...]:
-    """Drop one slot where there is one too many. The newest goes only where all others are spared."""
+    """Drop slots where there are too many. The newest goes only where all others are spared."""
     limit = policy.frames + max(0, sum(slot.pinned for slot in slots) - 1)
-    if policy.frames == 0 or len(slots) <= limit:
-        return slots
-    free = [i for i, slot in enumerate(slots) if not slot.pinned]
-    if policy.evict == "least_used":
-        read = [i for i in free if slots[i].life > 0]
-        victim = min(read, key=lambda i: slots[i].use / slots[i].life) if read else free[0]
-    else:
+    while policy.frames > 0 and len(slots) > limit:
+        free = [i for i, slot in enumerate(slots) if not slot.pinned]
         victim = free[0]
-    return slots[:victim] + slots[victim + 1 :]
+        if policy.evict == "least_used" and (read := [i for i in free if slots[i].life > 0]):
+            victim = min(read, key=lambda i: slots[i].use / slots[i].life)
+        slots = slots[:victim] + slots[victim + 1 :]
+    return slots
 
 
 @dataclass(frozen=True)

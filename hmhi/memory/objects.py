@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hmhi.errors import UserError
 from hmhi.memory.bank import MemoryBank
@@ -39,6 +40,8 @@ class ObjectState:
     """In the order of their first frames."""
     shared: Mapping[str, MemoryBank] = field(default_factory=dict)
     """Banks of the video as a whole, not of a group."""
+    context: Any = None
+    """What the model derived from groups and shared banks; None where either has changed since."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -54,4 +57,4 @@ class ObjectState:
         if unknown := sorted(set(ids) - set(self.ids)):
             raise UserError(f"no object has the number {unknown[0]}; there are {list(self.ids)}")
         left = tuple(group.without(ids) for group in self.groups)
-        return replace(self, groups=tuple(group for group in left if group.ids))
+        return replace(self, groups=tuple(group for group in left if group.ids), context=None)

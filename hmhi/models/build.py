@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
-from hmhi.config import ConfigError, HMMNConfig, ModelConfig
+from hmhi.config import ConfigError, HMMNConfig, ModelConfig, STMAConfig
 from hmhi.memory.bank import BankPolicy
 from hmhi.memory.encoder import MemoryEncoder
 from hmhi.memory.readout import MemoryReadout
 from hmhi.memory.tracking import Kernel
-from hmhi.models.backbones.base import Backbone
+from hmhi.models.backbones.base import Backbone, TokenBackbone
+from hmhi.models.backbones.convmae import ConvViT
 from hmhi.models.backbones.mit import DEPTHS, MixTransformer
+from hmhi.models.backbones.vit import ViT
 from hmhi.models.decoder import Decoder
 from hmhi.models.dual_encoder import DualEncoder
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.hmmn import HMMN
 from hmhi.models.interaction import PLAM, SGIM
+from hmhi.models.prompted import PromptedNet
+from hmhi.models.stma import STMA
 
 TIMM_NAMES = {
     "swin_tiny": "swin_tiny_patch4_window7_224",
@@ -28,7 +33,7 @@ TIMM_NAMES = {
 SHALLOW_STAGES = (1, 2)  # read with rotary positions and top-k; the others with sine positions and all keys
 
 
-def build_model(config: ModelConfig) -> HMHINet | HMMN:
+def build_model(config: ModelConfig) -> HMHINet | PromptedNet:
     """Build the network of a kind, with random weights.
 
     Raises:
@@ -38,7 +43,7 @@ def build_model(config: ModelConfig) -> HMHINet | HMMN:
         return _build_hmhi(config)
     if config.kind == "hmmn":
         return _build_hmmn(config.hmmn)
-    raise ConfigError(f"model.kind={config.kind} is not built yet")
+    return _build_stma(config.stma)
 
 
 def _build_hmhi(config: ModelConfig) -> HMHINet:
@@ -104,6 +109,33 @@ def _build_hmmn(config: HMMNConfig) -> HMMN:
         fine_levels=config.fine_levels,
         detach_masks=config.detach_masks,
     )
+
+
+def _build_stma(config: STMAConfig) -> STMA:
+    from hmhi.models.backbones.trunks import build_trunk  # torchvision and timm take seconds to import
+
+    return STMA(
+        backbone=build_token_backbone(config),
+        value_trunk=build_trunk("resnet18"),
+        stages=config.channels[:2],
+        key_channels=config.key_channels,
+        value_channels=config.value_channels,
+        decoder_channels=config.decoder_channels,
+        policy=BankPolicy(config.memory_frames, config.memory_interval, evict="least_used"),
+        references=config.references,
+        topk=config.topk,
+        attention=config.attention,
+        object_tokens=config.object_tokens,
+        detach_masks=config.detach_masks,
+    )
+
+
+def build_token_backbone(config: STMAConfig) -> TokenBackbone:
+    """The encoder that `config.backbone` names."""
+    common: dict[str, Any] = {"heads": config.heads, "drop_path": config.drop_path}
+    if config.backbone == "vit_b":
+        return ViT(channels=config.channels[2], depth=(config.depths or [12])[0], **common)
+    return ConvViT(channels=config.channels, depths=config.depths or (2, 2, 11), **common)
 
 
 def build_backbone(config: ModelConfig) -> Backbone:

@@ -14,45 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from hmhi.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hmhi.layers.residual import conv3x3, init_weights
+from hmhi.layers.tokens import from_tokens, to_tokens
 from hmhi.memory.affinity import read_memory
 from hmhi.memory.bank import BankPolicy, MemoryBank, Slot
 from hmhi.memory.block_topk import from_blocks, read_blocks, to_blocks
 from hmhi.memory.objects import Group, ObjectState
 from hmhi.memory.tracking import Kernel, place_kernel
 from hmhi.models.backbones.base import Trunk
+from hmhi.models.backbones.masked import MaskedTrunk
 from hmhi.models.base import Traits
-from hmhi.models.hmmn_decoder import FACTORS, FineLevel, HMMNDecoder, conv3x3, init_weights
+from hmhi.models.hmmn_decoder import FACTORS, FineLevel, HMMNDecoder
 from hmhi.models.prompted import PromptedNet, pad
-
-
-class MaskedTrunk(nn.Module):
-    """A trunk that sees, beside the image, an object and all other objects."""
-
-    def __init__(self, trunk: Trunk) -> None:
-        super().__init__()
-        self.trunk = trunk
-        stem = trunk.stem
-        self.mask, self.others = (
-            type(stem)(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)  # type: ignore[arg-type]
-            for _ in range(2)
-        )
-        for conv in (self.mask, self.others):  # as the other inputs of the stem
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, image: Tensor, owner: Tensor, masks: Tensor, others: Tensor) -> list[Tensor]:
-        """Levels 2, 3, 4 of each object.
-
-        Args:
-            image: (B, 3, Hp, Wp) normalised.
-            owner: (R,) int64, the video of each object.
-            masks: (R, Hp, Wp).
-            others: (R, Hp, Wp).
-
-        Returns:
-            (R, C, Hp / 4, Wp / 4), (R, C, Hp / 8, Wp / 8), (R, C, h, w).
-        """
-        of_image = self.trunk.stem(image)[owner]  # (R, C, Hp / 2, Wp / 2)
-        return self.trunk(of_image + self.mask(masks[:, None]) + self.others(others[:, None]))
 
 
 @dataclass(frozen=True)
@@ -141,7 +114,9 @@ class HMMN(PromptedNet):
         """Both encoders and the decoder; the rest changes shape while the memory fills."""
         return self.memory_encoder, self.query_encoder, self.decoder
 
-    def encode(self, image: Tensor, state: ObjectState) -> Seen:
+    def encode(
+        self, image: Tensor, state: ObjectState, valid: Tensor | None = None, *, learning: bool = False
+    ) -> Seen:
         """Pad with zeros, then normalise, and encode; see `PromptedNet.encode`."""
         image = (pad(image, self.traits.pad_to) - self.mean) / self.std
         return Seen(image, self._encode_query(image) if state.groups else None)
@@ -157,7 +132,7 @@ class HMMN(PromptedNet):
             skips={i: cast(FineLevel, self.decoder.levels[str(i)]).skip(levels[i]) for i in FACTORS},
         )
 
-    def begin(self, start: int, ids: Sequence[int]) -> Group:
+    def begin(self, start: int, ids: Sequence[int], *, learning: bool = False) -> Group:
         """Empty banks; see `PromptedNet.begin`."""
         return Group(start, tuple(ids), {name: MemoryBank(policy) for name, policy in self.policies.items()})
 
@@ -252,13 +227,3 @@ def _kept(read: Tensor, owner: Tensor, dropout: float) -> Tensor:
     """(R, 1, 1, 1) of 0 and 1, one draw for each video; what is kept is not rescaled."""
     draws = torch.rand(int(owner.max()) + 1, device=read.device) >= dropout  # (B,)
     return draws[owner].to(read)[:, None, None, None]
-
-
-def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, h*w, C)."""
-    return x.flatten(2).transpose(1, 2)  # (B, h*w, C)
-
-
-def from_tokens(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, h*w, C) to (B, C, h, w)."""
-    return x.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)

@@ -10,20 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hmhi.layers.residual import ResBlock, conv3x3, init_weights, up
+
 FACTORS = {3: 2, 2: 4}
 """Fine level to its positions in a cell of level 4, along one side; from coarse to fine."""
-
-
-class ResBlock(nn.Module):
-    """Two 3x3 convolutions, each after a ReLU, around a skip; (B, C, h, w) -> (B, C, h, w)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = conv3x3(channels, channels), conv3x3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 class FineLevel(nn.Module):
@@ -97,21 +87,3 @@ class HMMNDecoder(nn.Module):
         for level in FACTORS:
             x = self.levels[str(level)](skips[level], reads.get(level), x)
         return up(self.predict(F.relu(x)), 4)
-
-
-def conv3x3(channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:
-    """3x3 convolution that keeps the size."""
-    return nn.Conv2d(channels, out_channels, 3, padding=1, bias=bias)
-
-
-def up(x: Tensor, factor: int) -> Tensor:
-    """Bilinear enlargement, (B, C, h, w) -> (B, C, factor h, factor w)."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-
-
-def init_weights(module: nn.Module) -> None:
-    """Convolutions that keep the variance, biases 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -39,16 +39,25 @@ class PromptedNet(nn.Module):
         self.detach_masks = detach_masks
         self.recompute_steps = False
 
-    def encode(self, image: Tensor, state: ObjectState) -> Any:
+    def parts_to_compile(self) -> Sequence[nn.Module]:
+        """See `hmhi.models.base.VideoModel`."""
+        raise NotImplementedError
+
+    def encode(
+        self, image: Tensor, state: ObjectState, valid: Tensor | None = None, *, learning: bool = False
+    ) -> Any:
         """What is seen of a frame, once for all objects.
 
         Args:
             image: (B, 3, H, W) in [0, 1]; the model pads and normalises.
             state: Without groups nothing will be read from the memory, so that only `write` must be served.
+            valid: (B, K) bool: the objects that exist; the rows of the groups are those, video by video. None stands
+                for one video that all rows belong to.
+            learning: The form that training takes.
         """
         raise NotImplementedError
 
-    def begin(self, start: int, ids: Sequence[int]) -> Group:
+    def begin(self, start: int, ids: Sequence[int], *, learning: bool = False) -> Group:
         """A group of objects with empty banks, given at frame `start`."""
         raise NotImplementedError
 
@@ -101,6 +110,16 @@ class PromptedNet(nn.Module):
         """
         raise NotImplementedError
 
+    def remember_frame(self, features: Any, state: ObjectState, *, learning: bool = False) -> ObjectState:
+        """What is remembered of a frame beside its objects; here nothing.
+
+        Args:
+            features: From `encode`.
+            state: Groups after the write of this frame, whose number is `state.frame`.
+            learning: The form that training takes.
+        """
+        return state
+
     def start(self) -> ObjectState:
         """The state that a video begins with."""
         return ObjectState()
@@ -149,7 +168,10 @@ class PromptedNet(nn.Module):
                 groups.append(self.begin(state.frame, new))
         if write:
             groups = self._remember(features, groups, prob[1:], state.frame, given)
-        return prob, replace(state, frame=state.frame + 1, groups=tuple(groups))
+        state = replace(state, groups=tuple(groups))
+        if write:
+            state = self.remember_frame(features, state)
+        return prob, replace(state, frame=state.frame + 1)
 
     def forward(self, images: Tensor, masks: Tensor, valid: Tensor, *, dropout: float = 0.0) -> Tensor:
         """Segment clips, as training does.
@@ -166,14 +188,14 @@ class PromptedNet(nn.Module):
         videos, frames = images.shape[:2]
         owner = valid.nonzero()[:, 0]  # (R,)
         soft = masks[valid].to(images.dtype)  # (R, H, W)
-        group = self.begin(0, range(1, len(owner) + 1))
+        group = self.begin(0, range(1, len(owner) + 1), learning=True)
         state = ObjectState()
         clip = []
         encode, read, write = self.encode, self.read, self.write
         if self.recompute_steps:
             encode, read, write = (recomputed(self, part) for part in (encode, read, write))
         for t in range(frames):
-            features = encode(images[:, t], state)
+            features = encode(images[:, t], state, valid, learning=True)
             if t > 0:
                 prob, group = read(features, owner, group, t, learning=True, dropout=dropout)
                 logits = soft_aggregate(crop(prob, images.shape[-2:], self.traits.pad_to), valid)
@@ -184,7 +206,8 @@ class PromptedNet(nn.Module):
                 masks = pad(soft, self.traits.pad_to)  # (R, Hp, Wp)
                 others = other_objects(masks, owner, videos)
                 group = write(features, owner, group, masks, others, t, pinned=t == 0)
-            state = ObjectState(frame=t + 1, groups=(group,))
+                state = self.remember_frame(features, replace(state, groups=(group,)), learning=True)
+            state = replace(state, frame=t + 1)
         return torch.stack(clip, dim=1)  # (B, T - 1, K + 1, H, W)
 
     def _find(self, features: Any, state: ObjectState, size: tuple[int, int]) -> tuple[Tensor, list[Group]]:

@@ -25,7 +25,6 @@ from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
 from hmhi.models.foreign import read_foreign
 from hmhi.models.hmhi_net import HMHINet
-from hmhi.models.hmmn import HMMN
 from hmhi.models.imagenet import package_weights
 from hmhi.models.key_maps import (
     CheckpointError,
@@ -35,6 +34,7 @@ from hmhi.models.key_maps import (
     release_to_hmmn,
     swin_key,
 )
+from hmhi.models.prompted import PromptedNet
 from hmhi.models.release import release_to_hmhi
 
 FORMAT = "hmhi-1"
@@ -50,7 +50,7 @@ HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"
 
 def load_model(
     checkpoint: str | Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
-) -> HMHINet | HMMN:
+) -> HMHINet | PromptedNet:
     """Build the model that a checkpoint holds, with its weights, in eval mode.
 
     Reads this project's checkpoints (their config is inside) and those of the authors' releases: HMHI-Net, whose
@@ -87,7 +87,7 @@ def checkpoint_kind(path: str | Path) -> Kind:
 
 def model_from(
     contents: Mapping[str, Any], path: Path, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
-) -> tuple[HMHINet | HMMN, Config]:
+) -> tuple[HMHINet | PromptedNet, Config]:
     """`load_model` from the contents of a file that is read already, and the config that it used.
 
     For a file of the release the config has the defaults wherever its keys tell nothing.

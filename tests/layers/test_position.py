@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hmhi.layers.position import rotary_table, rotate, sine_position
+from hmhi.layers.position import mae_position, rotary_table, rotate, sine_position
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,25 @@ def test_sine_position_of_any_grid(grid):
     table = sine_position(*grid, 128, CPU)
     assert table.shape == (1, grid[0] * grid[1], 128)
     assert table.abs().max() <= 1
+
+
+def mae_table(channels: int) -> torch.Tensor:
+    """What MAE stores for its 14 x 14 patches, (196, C): columns first, sines before cosines."""
+    frequency = 1 / 10000 ** (torch.arange(channels // 4, dtype=torch.float64) / (channels / 4))
+    rows, columns = torch.meshgrid(*(torch.arange(14, dtype=torch.float64),) * 2, indexing="ij")
+    angles = [torch.outer(place.flatten(), frequency) for place in (columns, rows)]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
+
+
+def test_mae_position_on_its_own_grid_is_the_stored_table():
+    torch.testing.assert_close(mae_position(14, 14, 768, CPU)[0], mae_table(768), atol=1e-6, rtol=0)
+
+
+def test_mae_position_is_stretched_over_other_grids():
+    """Row 0 of 28 lies a quarter above that of 14, column 0 of 7 between columns 0 and 1."""
+    table = mae_position(28, 7, 16, CPU)[0].unflatten(0, (28, 7))
+    assert table[0, 0, 8].item() == pytest.approx(math.sin(-0.25))
+    assert table[0, 0, 0].item() == pytest.approx(math.sin(0.5))
 
 
 def test_rotation_keeps_lengths_and_depends_on_offsets_only():

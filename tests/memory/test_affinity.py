@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import hmhi.memory.affinity as affinity
-from hmhi.memory.affinity import read_memory
+from hmhi.memory.affinity import read_memory, read_nearest
 
 GRID = (5, 7)
 
@@ -51,3 +51,46 @@ def test_long_keys_stay_finite_in_half_precision():
     query = torch.full((1, 35, 128), 23.0, dtype=torch.float16)  # of length 260
     read, _ = read_memory(query, query, query, GRID)
     assert read.isfinite().all()
+
+
+def nearest(query, keys, values, topk):
+    """The oracle: the whole matrix of distances at once, and all but the nearest cells left out."""
+    distances = (query[:, :, None] - keys[:, None]).square().sum(-1)
+    scores = -distances / query.shape[-1] ** 0.5  # q.q more than in the paper, which softmax does not see
+    if topk:
+        beyond = scores < scores.topk(topk, dim=-1).values[..., -1:]
+        scores = scores.masked_fill(beyond, float("-inf"))
+    weights = scores.softmax(-1)
+    return weights @ values, weights.sum(1)
+
+
+@pytest.mark.parametrize("at_once", [1, 1000, 1 << 22], ids=["line", "lines", "all"])
+@pytest.mark.parametrize("shared", [False, True], ids=["rows", "shared"])
+@pytest.mark.parametrize("topk", [0, 4])
+def test_nearest_cells_equal_the_whole_matrix(at_once, shared, topk, monkeypatch):
+    monkeypatch.setattr(affinity, "SCORES_AT_ONCE", at_once)
+    query, keys, values, _ = inputs()
+    if shared:
+        query, keys = query[:1], keys[:1]
+    found = read_nearest(query, keys, values, topk=topk)
+    for ours, expected in zip(found, nearest(query, keys, values, topk), strict=True):
+        torch.testing.assert_close(ours, expected)
+    given = torch.full((len(query),), float(query.shape[1]), dtype=torch.float64)
+    torch.testing.assert_close(found[1].sum(1), given)  # each query hands out 1
+
+
+def test_as_many_cells_as_there_are_is_all_of_them():
+    query, keys, values, _ = inputs()
+    whole = read_nearest(query, keys, values)
+    for topk in (keys.shape[1], 1000):
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(read_nearest(query, keys, values, topk=topk), whole, strict=True)
+        )
+
+
+def test_distances_are_exact_inside_autocast():
+    query, keys, values, _ = (x.float() if isinstance(x, torch.Tensor) else x for x in inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = read_nearest(query, keys, values, topk=4)
+    torch.testing.assert_close(found[0], read_nearest(query, keys, values, topk=4)[0], atol=1e-5, rtol=1e-5)

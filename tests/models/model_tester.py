@@ -156,3 +156,16 @@ class ModelTester:
         for part in model.parts_to_compile():
             part.compile(backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(self.comparable(model(*clip)), expected, **CLOSE)
+
+
+class PromptedSteps(nn.Module):
+    """Two frames of a prompted model's video under way, the first of which is written."""
+
+    def __init__(self, model, state):
+        super().__init__()
+        self.model, self.state = model, state
+
+    def forward(self, image, after):
+        first, state = self.model.step(image, self.state)
+        second, _ = self.model.step(after, state, write=False)
+        return torch.stack((first, second))

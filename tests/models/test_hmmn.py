@@ -1,8 +1,7 @@
 import pytest
 import torch
-from model_tester import ModelTester
+from model_tester import ModelTester, PromptedSteps
 from small_hmmn import SETTINGS, make_small_hmmn
-from torch import nn
 
 import hmhi.memory.affinity as affinity
 import hmhi.memory.block_topk as block_topk
@@ -15,19 +14,6 @@ def first_masks(batch, size):
     masks[:, 0, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
     masks[:, 1, size[0] // 2 : -2, size[1] // 2 : -2] = True
     return masks
-
-
-class Steps(nn.Module):
-    """Two frames of a video under way, the first of which is written."""
-
-    def __init__(self, model, state):
-        super().__init__()
-        self.model, self.state = model, state
-
-    def forward(self, image, after):
-        first, state = self.model.step(image, self.state)
-        second, _ = self.model.step(after, state, write=False)
-        return torch.stack((first, second))
 
 
 class TestHMMN(ModelTester):
@@ -48,7 +34,7 @@ class TestHMMN(ModelTester):
     def exported(self, model):
         clip = self.clip(3, 1, (64, 64))
         _, state = self.steps(model, clip, range(1))
-        return Steps(model, state).eval(), (clip[0][:, 1], clip[0][:, 2])
+        return PromptedSteps(model, state).eval(), (clip[0][:, 1], clip[0][:, 2])
 
     def step(self, model, clip, t, state):
         images, masks, _ = clip

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 
 import hmhi.models.hmmn as hmmn
 from hmhi.layers.aggregate import soft_aggregate
+from hmhi.layers.tokens import from_tokens, to_tokens
 from hmhi.memory.affinity import read_memory
 from hmhi.memory.bank import BankPolicy, MemoryBank, Slot
 from hmhi.memory.block_topk import from_blocks, read_blocks, to_blocks
 from hmhi.memory.tracking import Kernel, place_kernel
-from hmhi.models.hmmn import FACTORS, from_tokens, to_tokens
+from hmhi.models.hmmn_decoder import FACTORS
 from hmhi.models.key_maps import release_to_hmmn
 from hmhi.models.prompted import margins
 from hmhi.models.weights import load_model

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from hmhi.models.stml import STMLBlock
 
 
 class Backbone(nn.Module):
@@ -32,3 +36,40 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """From the stem's output (B, C, H / 2, W / 2) to levels 2, 3, 4: (B, C, H / 4, W / 4), / 8, / 16."""
         raise NotImplementedError
+
+
+class TokenBackbone(nn.Module):
+    """Encoder of STMA: tokens at 1/16, and the transformer blocks that associate them with others."""
+
+    channels: int
+    """C of the tokens."""
+    stages: tuple[int, ...]
+    """C of the levels that `forward` gives beside them, at 1/4 and 1/8; empty where there are none."""
+    beyond: tuple[str, ...]
+    """Beginnings of the names of what a file of pre-training holds beyond the encoder."""
+    norm: nn.LayerNorm
+    """Follows the last block."""
+
+    @property
+    def transformer(self) -> Sequence[STMLBlock]:
+        """The blocks, from the first on."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the blocks start from.
+
+        Args:
+            image: (B, 3, H, W) normalised; H and W multiples of 16.
+
+        Returns:
+            Tokens (B, h * w, C) with their positions, and the levels of `stages`.
+        """
+        raise NotImplementedError
+
+
+def init_transformer(module: nn.Module) -> None:
+    """MAE's initialisation: Xavier for all weights, convolutions as if they were linear."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight.flatten(1))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
