@@ -148,6 +148,9 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     network.add_argument(
         "--compile", action="store_true", help="torch.compile; slow to start, see docs/PERFORMANCE.md"
     )
+    network.add_argument(
+        "--graphs", action="store_true", help="run HMHI-Net as CUDA graphs; a CPU goes on as ever"
+    )
     network.add_argument("--device", help="auto, cpu, cuda or cuda:0; default: the GPU when there is one")
 
     parser.add_argument("--overwrite", action="store_true", help="do finished videos anew")
@@ -256,8 +259,8 @@ def prepare_rank(
     selection_of(args)  # mistakes in the cheap options first
     if args.attention_frame is not None and not args.attention:
         raise UserError("--attention-frame needs --attention X Y, the pixel to look at")
-    if args.attention and args.compile:
-        raise UserError("--attention cannot look into a compiled network; leave --compile out")
+    if args.attention and (args.compile or args.graphs):
+        raise UserError("--attention cannot look into such a network; leave --compile and --graphs out")
     if args.alpha:
         require_av("--alpha")
     if args.background:
@@ -321,6 +324,7 @@ def build_segmenter(
         memory_frames=args.memory_frames,
         look_ahead=LOOK_AHEAD if batched else 1,
         compile=args.compile,
+        graphs=args.graphs,
         overrides=overrides,
     )
 

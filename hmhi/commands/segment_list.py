@@ -16,7 +16,7 @@ from hmhi.scale.shards import find_shard
 # of the options of hmhi segment, those that mean something here
 _ALLOWED = {
     "list", "output", "shard", "time_limit", "retry", "checkpoint", "device", "image_size", "short_side",
-    "memory_frames", "precision", "compile", "flow", "overrides",
+    "memory_frames", "precision", "compile", "graphs", "flow", "overrides",
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def run_list(args: argparse.Namespace, defaults: dict[str, object]) -> int:
     }  # fmt: skip
     checkpoint = args.checkpoint or EMBEDDED
     settings = {"checkpoint_sha256": checkpoint_sha256(checkpoint), **options}
+    options["graphs"] = args.graphs  # results do not depend on it
     shard = find_shard(args.shard, os.environ)
     with StopSignal() as stop:
         counts = segment_list(

@@ -57,6 +57,8 @@ class GMFlowEstimator:
         self, network: GMFlow, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
     ) -> None:
         self._device = torch.device(device)
+        # of its own, so that flow and segmentation do not wait for each other's kernels
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._network = network.eval().to(self._device, dtype or _fast_dtype(self._device))
         self._lock = threading.Lock()
         self._encoded: dict[_Frame, Features] = {}
@@ -75,7 +77,10 @@ class GMFlowEstimator:
         """
         size = 1 if self._device.type == "cpu" else len(frames_a)
         starts = range(0, len(frames_a), size)
-        return np.concatenate([self._flow(frames_a[i : i + size], frames_b[i : i + size]) for i in starts])
+        with torch.cuda.stream(self._stream):
+            return np.concatenate(
+                [self._flow(frames_a[i : i + size], frames_b[i : i + size]) for i in starts]
+            )
 
     def reduce(self, frame: np.ndarray) -> np.ndarray:
         """See `hmhi.flow.estimate.ReducingEstimator`."""

@@ -54,6 +54,8 @@ class RAFTEstimator:
         self.weights = find_weights(method, weights)
         self.updates = updates
         self._device = torch.device(device)
+        # of its own, so that flow and segmentation do not wait for each other's kernels
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._autocast = _AUTOCAST.get(precision)
         build, _ = _MODELS[method]
         self._network = build(weights=None)
@@ -72,6 +74,10 @@ class RAFTEstimator:
         Raises:
             UserError: The pairs do not fit into the GPU's memory.
         """
+        with torch.cuda.stream(self._stream):
+            return self._flow(frames_a, frames_b)
+
+    def _flow(self, frames_a: np.ndarray, frames_b: np.ndarray) -> np.ndarray:
         count, height, width = frames_a.shape[:3]
         frames = torch.from_numpy(np.concatenate([frames_a, frames_b])).to(self._device)
         frames = frames.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -32,6 +32,7 @@ from hmhi.inference.sources import Source, SourceLike, open_source
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.runtime.frames import FrameRunner, to_arrays, to_probability
+from hmhi.runtime.graphs import GraphRunner
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class VideoSegmenter:
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
         compile: Compile encoder and decoder, here and now; takes minutes and pays on long input. Where torch cannot,
             a warning says so.
+        graphs: On a GPU, run the network as CUDA graphs (`hmhi.runtime.graphs`); the same numbers. On a CPU this
+            changes nothing.
         overrides: Further config changes, for example ``infer.threshold=0.6``.
 
     Raises:
@@ -79,6 +82,7 @@ class VideoSegmenter:
         look_ahead: int = 1,
         amp: bool = False,
         compile: bool = False,
+        graphs: bool = False,
         overrides: Sequence[str] = (),
     ) -> None:
         if image_size is not None and short_side is not None:
@@ -129,6 +133,8 @@ class VideoSegmenter:
         self._runner = FrameRunner(self.model, self.device, self.config.precision)
         if compile:
             compile_or_warn(self.model.parts_to_compile(), self._run_once)
+        if graphs and self.device.type == "cuda":
+            self._runner = GraphRunner(self.model, self.device, self.config.precision)
         self._default = self.session()
 
     def warn_of_other_flow(self, folder: Path | None = None) -> None:

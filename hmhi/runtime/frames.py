@@ -48,7 +48,22 @@ class FrameRunner:
         Returns:
             Stage (1-4) to (B, C, rows, columns).
         """
-        image, flow = self._load(images), self._load(flows)
+        return self.encode_pixels(self.load(images, flows))
+
+    def load(self, images: Sequence[Tensor], flows: Sequence[Tensor]) -> Tensor:
+        """Images and flows of B frames on the device, in one copy: (2, B, 3, h, w) uint8."""
+        pictures = [*images, *flows]
+        # Pinned memory lets the copy run beside the network. Torch hands it out anew only when the copy is done, so
+        # that two frames take turns in two buffers.
+        joined = torch.empty(
+            (len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
+        )
+        torch.stack(pictures, out=joined)
+        return joined.to(self.device, non_blocking=True).unflatten(0, (2, -1))  # (2, B, 3, h, w)
+
+    def encode_pixels(self, pixels: Tensor) -> dict[int, Tensor]:
+        """`encode` of what `load` returned."""
+        image, flow = self._normalize(pixels)  # (B, 3, h, w) float32 each
         with autocast(self.device, self.precision):
             return self.model.encode(image, flow)
 
@@ -70,16 +85,8 @@ class FrameRunner:
 
     def step(self, image: Tensor, flow: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         """`encode` and `advance` for the next frame of one video; image and flow are (3, h, w) uint8."""
-        images, flows = self._load([image]), self._load([flow])
-        with autocast(self.device, self.precision):
-            return self.model.step(images, flows, memory)
-
-    def _load(self, pictures: Sequence[Tensor]) -> Tensor:
-        """(B, 3, h, w) float32, normalised, on the device."""
-        batch = torch.stack(list(pictures))  # (B, 3, h, w)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()  # so that the copy runs beside the network
-        return self._normalize(batch.to(self.device, non_blocking=True))
+        size = (image.shape[1], image.shape[2])
+        return self.advance(self.encode([image], [flow]), size, memory)
 
 
 def to_probability(logits: Tensor, size: tuple[int, int], *, stretch: bool = False) -> Tensor:
