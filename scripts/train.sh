@@ -28,6 +28,12 @@ nproc="${NPROC:-$("$python" -c 'import torch; print(max(1, torch.cuda.device_cou
 nnodes="${NNODES:-1}"
 train=(tools/train.py --config "$config" "$@")
 
+for argument in "$@"; do
+    if [[ "$argument" == --dry-run ]]; then
+        exec "$python" "${train[@]}" --processes $((nproc * nnodes))
+    fi
+done
+
 if [[ "$nproc" == 1 && "$nnodes" == 1 ]]; then
     exec "$python" "${train[@]}"
 fi

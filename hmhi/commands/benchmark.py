@@ -13,7 +13,14 @@ import hmhi
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
 
-BENCHMARKS = {"data": "data", "eval": "evaluation", "flow": "flow", "infer": "infer", "prompted": "prompted"}
+BENCHMARKS = {
+    "data": "data",
+    "eval": "evaluation",
+    "flow": "flow",
+    "infer": "infer",
+    "prompted": "prompted",
+    "train": "train",
+}
 
 
 @report_errors

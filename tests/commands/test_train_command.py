@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -14,6 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+
+from hmhi.commands.train import main
+from hmhi.config import config_from_dict, load_config
 
 CONFIG = """
 model: {backbone: mit_b0, flow_adapters: false, memory_stages: [2], memory_frames: 2, ffn_channels: 16,
@@ -87,6 +92,33 @@ def test_train_then_continue(repository: Path, config: Path, tmp_path: Path, env
     assert done.returncode == 0, done.stderr
     assert "continuing from" in done.stderr
     assert steps(tmp_path / "run") == [1, 2, 3, 4]
+
+
+def test_dry_run_tells_all_and_writes_nothing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--config",
+        str(config),
+        "--dry-run",
+        "--processes",
+        "2",
+        "train.epochs=3",
+        "train.lr_encoder=0.1",
+    ]
+    assert main([*words, "train.batch_size=1"]) == 0
+    out = capsys.readouterr().out
+    assert load_config(config, ["train.epochs=3", "train.lr_encoder=0.1", "train.batch_size=1"]) == (
+        config_from_dict(yaml.safe_load(out.partition("\n\n")[0]))
+    )
+    assert "first batch: image (1, 2, 3, 64, 64)" in out
+    assert re.findall(r"peak learning rate (\S+), weight decay", out) == ["6e-05", "6e-06"]
+    assert "steps: 3 epochs of 2, 6 in all; a step is 2 clips = 1 x 2 processes x 1 passes" in out
+    assert re.search(r"estimated: \d+ MiB at the peak", out)
+    assert list(tmp_path.iterdir()) == [config]
+    with pytest.raises(SystemExit):
+        main([*words, "--processes", "0"])
 
 
 @pytest.mark.parametrize(
