@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save
 
 from hmhi.commands.errors import report_errors
-from hmhi.config import ModelConfig, config_to_dict
+from hmhi.config import ModelConfig, STMAConfig, config_to_dict
 from hmhi.errors import UserError
 from hmhi.media.atomic import write_atomically
-from hmhi.models.build import build_backbone
+from hmhi.models.build import build_backbone, build_token_backbone
 from hmhi.models.publish import to_safetensors
 from hmhi.models.release import hmhi_to_release
 from hmhi.models.weights import FORMAT, load_backbone, load_state, model_from
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument("output", type=Path, help="file to write: .pth for the release, else .safetensors")
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--to", choices=("release", "hmhi"), help="of a whole network")
-    form.add_argument("--backbone", metavar="NAME", help="of a backbone, such as mit_b1 or timm/resnet50")
+    form.add_argument(
+        "--backbone", metavar="NAME", help="of a backbone, such as mit_b1, timm/resnet50, convvit_b"
+    )
     args = parser.parse_args(arguments)
     suffix = SUFFIXES[args.to or "backbone"]
     if args.output.suffix != suffix:
@@ -50,7 +52,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def convert_backbone(path: Path, name: str) -> tuple[bytes, int]:
-    backbone = build_backbone(ModelConfig(backbone=name, flow_adapters=False))
+    backbone = (
+        build_token_backbone(STMAConfig(backbone=name))  # type: ignore[arg-type]
+        if name in ("convvit_b", "vit_b")
+        else build_backbone(ModelConfig(backbone=name, flow_adapters=False))
+    )
     load_backbone(backbone, path)
     state = {key: value.contiguous() for key, value in backbone.state_dict().items()}
     return save(state, {"backbone": name}), len(state)

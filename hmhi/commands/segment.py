@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -129,7 +130,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     network.add_argument("--checkpoint", type=Path, help="default: the small bundled network")
     network.add_argument(
         "--model",
-        choices=("hmhi", "hmmn"),
+        choices=get_args(Kind),
         help="the bundled network of this kind, or that of --checkpoint",
     )
     network.add_argument(

@@ -25,7 +25,10 @@ SALIENT_OPTIONS = (
 
 def add_mask_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a network that follows given objects."""
-    group = parser.add_argument_group("objects given by masks, for HMMN")
+    group = parser.add_argument_group(
+        "objects given by masks",
+        "for HMMN, and for STMA: our reading of a paper without code, nothing of it is reproduced",
+    )
     group.add_argument(
         "--first-mask", type=Path, metavar="FILE", help="mask of the first frame, a picture of object ids"
     )
@@ -60,9 +63,9 @@ def find_kind(args: argparse.Namespace) -> Kind:
     given = [f"--{name.replace('_', '-')}" for name in strange if vars(args)[name] not in (None, False)]
     if given and kind == "hmhi":
         raise UserError(
-            f"{given[0]} is for HMMN, which follows objects given by masks, and "
+            f"{given[0]} is for HMMN and STMA, which follow objects given by masks, and "
             f"{args.checkpoint or 'the bundled network'} is HMHI-Net, which finds the salient object by itself; "
-            f"leave it out, or name weights of HMMN with --checkpoint"
+            f"leave it out, or name weights of HMMN or STMA with --checkpoint"
         )
     if given:
         raise UserError(

@@ -2,7 +2,8 @@
 
 Sources of the names: NVIDIA's SegFormer release (``patch_embed1``, ``block1.0`` ...), OpenMMLab's converted files
 (mmsegmentation, tools/model_converters/mit2mmseg.py), Hugging Face transformers' SegformerModel, Microsoft's
-Swin release, HMMN's checkpoint, and those of HMHI-Net's authors (the rest of whose names `hmhi.models.release` has).
+Swin release, MAE, ConvMAE, HMMN's checkpoint, and those of HMHI-Net's authors (the rest of whose names
+`hmhi.models.release` has).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hmhi.errors import UserError
 from hmhi.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hmhi.layers.position import MAE_GRID, mae_position
 from hmhi.models.backbones.mit import DEPTHS
 
 
@@ -190,6 +192,28 @@ def mit_to_hmhi(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
     renamed = {nvidia_key(key): tensor for key, tensor in state.items()}
     return {key: tensor for key, tensor in renamed.items() if key is not None}
+
+
+def mae_to_stma(state: Mapping[str, Tensor], beyond: tuple[str, ...]) -> dict[str, Tensor]:
+    """The encoder's share of the weights that MAE or ConvMAE learned; the table of positions is made, not stored.
+
+    Args:
+        state: The release's names.
+        beyond: Beginnings of the names of what is left out.
+
+    Raises:
+        CheckpointError: The positions are not MAE's table, but learned.
+    """
+    stored = state.get("pos_embed")
+    if stored is not None:
+        table = mae_position(MAE_GRID, MAE_GRID, stored.shape[-1], stored.device)
+        cells = stored[:, -table.shape[1] :].float()  # MAE has its class token before them
+        if cells.shape != table.shape or not torch.allclose(cells, table, atol=1e-4):
+            raise CheckpointError(
+                f"pos_embed of shape {tuple(stored.shape)} is not the sine table of MAE for 14 x 14 patches; use a "
+                f"file of pre-training, not of fine-tuning"
+            )
+    return {key: value for key, value in state.items() if key != "pos_embed" and not key.startswith(beyond)}
 
 
 OPENMMLAB_RULES = [

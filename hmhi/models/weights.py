@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hmhi.config import Config, Kind, config_from_dict
-from hmhi.models.backbones.base import Backbone, Trunk
+from hmhi.models.backbones.base import Backbone, TokenBackbone, Trunk
 from hmhi.models.backbones.mit import MixTransformer
 from hmhi.models.build import build_model
 from hmhi.models.foreign import read_foreign
@@ -30,6 +30,7 @@ from hmhi.models.key_maps import (
     CheckpointError,
     few,
     infer_release_config,
+    mae_to_stma,
     mit_to_hmhi,
     release_to_hmmn,
     swin_key,
@@ -272,12 +273,12 @@ def _model_state(contents: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return contents["model"]
 
 
-def load_backbone(backbone: Backbone | Trunk, path: str | Path) -> None:
+def load_backbone(backbone: Backbone | Trunk | TokenBackbone, path: str | Path) -> None:
     """Put ImageNet weights into a backbone; flow adapters, which no such file has, keep their initialisation.
 
     Reads MiT weights in NVIDIA's (``mit_b1.pth``), OpenMMLab's and Hugging Face's names, Swin weights of Microsoft
     (``swin_tiny_patch4_window7_224.pth``) and timm, ResNet weights of torchvision and timm, timm's own for its other
-    models, and what ``tools/convert_weights.py --backbone`` writes.
+    models, what MAE and ConvMAE learned, and what ``tools/convert_weights.py --backbone`` writes.
 
     Raises:
         FileNotFoundError: No such file.
@@ -287,12 +288,16 @@ def load_backbone(backbone: Backbone | Trunk, path: str | Path) -> None:
     load_exactly(backbone, backbone_state(state, backbone), str(path))
 
 
-def backbone_state(state: Mapping[str, Tensor], backbone: Backbone | Trunk) -> dict[str, Tensor]:
+def backbone_state(
+    state: Mapping[str, Tensor], backbone: Backbone | Trunk | TokenBackbone
+) -> dict[str, Tensor]:
     """Rename published weights as a backbone has them, and add what no published file has.
 
     Raises:
         CheckpointError: The file's names are of no known format.
     """
+    if isinstance(backbone, TokenBackbone):
+        return mae_to_stma(state, backbone.beyond)
     own = backbone.state_dict()
     extra = {key: value for key, value in own.items() if "adapter." in key}
     if isinstance(backbone, Trunk):
@@ -309,7 +314,7 @@ def backbone_state(state: Mapping[str, Tensor], backbone: Backbone | Trunk) -> d
     return {**extra, **(state if isinstance(backbone, Trunk) else timm_to_hmhi(state, backbone))}
 
 
-def load_backbone_from_package(backbone: Backbone | Trunk, name: str) -> None:
+def load_backbone_from_package(backbone: Backbone | Trunk | TokenBackbone, name: str) -> None:
     """Put the ImageNet weights of an installed package into a backbone.
 
     Args:

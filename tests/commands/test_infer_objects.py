@@ -1,14 +1,16 @@
-"""tools/infer.py with masks, as users type it; a small untrained HMMN shows plumbing, not accuracy."""
+"""tools/infer.py with masks, as users type it; small untrained networks show plumbing, not accuracy."""
 
 import json
 import shutil
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_hmmn import save_small_hmmn
 from small_model import save_small_checkpoint
+from small_stma import save_small_stma
 
 from hmhi.commands import evaluate, segment
 from hmhi.media.masks import PALETTE, read_labels, write_labels
@@ -89,7 +91,11 @@ def test_first_mask_and_results_by_object(infer, tmp_path):
         assert bundle.namelist() == ["walk/f1.png", "walk/f2.png", "walk/f10.png"]
 
 
-def test_masks_of_many_videos_late_objects_and_corrections(infer, tmp_path):
+@pytest.mark.parametrize("kind", ["hmmn", "stma"])
+def test_masks_of_many_videos_late_objects_and_corrections(kind, infer, checkpoint, tmp_path):
+    if kind == "stma":
+        checkpoint = save_small_stma(tmp_path / "stma.pt")
+    infer = partial(infer, weights=checkpoint)
     clips, masks = tmp_path / "clips", tmp_path / "masks"
     for name in ("a", "b"):
         write_frames(clips / name, ["00000", "00001", "00002", "00003"])
@@ -219,9 +225,10 @@ def test_what_does_not_fit_together_is_one_line(infer, checkpoint, tmp_path):
         (checkpoint, ["--attention", "3", "3"], "--attention is for HMHI-Net"),
         (checkpoint, ["--model", "hmhi"], "--model hmhi is HMHI-Net, but"),
         (hmhi, ["--first-mask", mask], f"hmhi.pt is HMHI-Net, {salient}"),
-        (hmhi, ["--objects", "3"], "--objects is for HMMN, which follows objects given by masks"),
+        (hmhi, ["--objects", "3"], "--objects is for HMMN and STMA, which follow objects given by masks"),
         (None, ["--masks", tmp_path / "masks"], f"the bundled network is HMHI-Net, {salient}"),
         (None, ["--model", "hmmn"], "no weights of HMMN are bundled; name them with --checkpoint FILE"),
+        (None, ["--model", "stma"], "no weights of STMA are bundled; name them with --checkpoint FILE"),
     ):
         said = infer("--input", clips, "--output", out, *words, code=2, weights=weights)
         assert text in said and said.count("\n") == 1, said

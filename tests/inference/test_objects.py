@@ -1,4 +1,4 @@
-"""Objects through real frames and noise, with a small untrained HMMN: plumbing, not accuracy."""
+"""Objects through real frames and noise, with small untrained networks: plumbing, not accuracy."""
 
 import threading
 
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from small_hmmn import save_small_hmmn
 from small_model import save_small_checkpoint
+from small_stma import save_small_stma
 
 import hmhi
 from hmhi.errors import UserError
@@ -85,7 +86,10 @@ def test_a_session_gives_what_a_stream_gives(segmenter):
     assert streamed[2].given == (9,) and streamed[1].ids == (3, 7)
 
 
-def test_sessions_are_values_and_objects_come_and_go(segmenter):
+@pytest.mark.parametrize("kind", ["hmmn", "stma"])
+def test_sessions_are_values_and_objects_come_and_go(kind, segmenter, tmp_path):
+    if kind == "stma":
+        segmenter = ObjectSegmenter(save_small_stma(tmp_path / "stma.pt"), "cpu", short_side=48)
     frames = video(6)
     session = segmenter.session()
     session.step(frames[0], TWO)
