@@ -487,6 +487,10 @@ class InferConfig(Section):
     """Min-max stretch of each frame's probabilities, as the release does before it thresholds."""
     precision: Precision = "fp32"
     """Autocast type of the forward pass."""
+    tta: Literal["none", "flip"] = "none"
+    """flip: average with what the network sees in the mirrored video, in a memory of its own. Twice the work."""
+    refine: Literal["none", "auto", "guided"] = "none"
+    """guided: a colour guided filter on the probabilities; auto: where it helps (`hmhi.inference.refine`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

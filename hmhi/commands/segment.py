@@ -31,6 +31,7 @@ from hmhi.inference.kinds import AttentionSettings
 from hmhi.inference.mask_inputs import ONE_OBJECT
 from hmhi.inference.objects import ObjectSegmenter
 from hmhi.inference.outputs import KINDS, OutputSettings
+from hmhi.inference.quality import QUALITIES, default_quality
 from hmhi.inference.run_record import check_output, check_settings, sweep, write_record
 from hmhi.inference.segment import Interrupted, Selection, segment_all
 from hmhi.inference.segmenter import VideoSegmenter
@@ -138,6 +139,19 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         help="stored flow maps, laid out like the input; 'stored' for those of the data set; or how to compute "
         f"flow: {', '.join(METHODS)}",
     )  # fmt: skip
+    network.add_argument(
+        "--quality", choices=QUALITIES,
+        help="fast: DIS flow and no extras; best: GMFlow, refined edges and flip; default: best on a GPU, else fast",
+    )  # fmt: skip
+    network.add_argument(
+        "--refine", choices=("none", "auto", "guided"),
+        help="guided: masks follow the edges of the frame; auto: where that helps",
+    )  # fmt: skip
+    network.add_argument(
+        "--tta",
+        choices=("none", "flip"),
+        help="flip: average with the mirrored video; twice the network's work",
+    )
     network.add_argument("--image-size", metavar="N|HxW", type=image_size, help="size of the network's input")
     network.add_argument("--short-side", type=int, metavar="N", help="instead: short side, aspect kept")
     network.add_argument("--memory-frames", type=int, metavar="T", help="frames that the memory holds")
@@ -271,7 +285,9 @@ def prepare_rank(
     inputs = find_videos_and_masks(args, kind, data_root)
     check_output(args.output, inputs)
     checkpoint = args.checkpoint or EMBEDDED
-    segmenter = build_segmenter(args, kind, find_device(args.device or ranks.device), inputs)
+    device = find_device(args.device or ranks.device)
+    quality = args.quality or default_quality(device, inputs, args.flow)
+    segmenter = build_segmenter(args, kind, device, inputs, quality)
     header: dict[str, object] = {
         "input": args.input,
         "dataset": inputs.dataset,
@@ -289,6 +305,9 @@ def prepare_rank(
         "image_size": args.image_size,
         "short_side": args.short_side,
         "memory_frames": args.memory_frames,
+        "quality": quality,
+        "refine": args.refine,
+        "tta": args.tta,
         "precision": segmenter.config.precision,
         "attention": args.attention,
         "attention_frame": args.attention_frame,
@@ -298,7 +317,7 @@ def prepare_rank(
     if isinstance(segmenter, ObjectSegmenter):
         settings |= {"flow": None, **mask_settings(args)}
     if ranks.is_main:
-        if isinstance(segmenter, VideoSegmenter):
+        if isinstance(segmenter, VideoSegmenter) and (inputs.flow or args.flow or quality is None):
             segmenter.warn_of_other_flow(inputs.flow)
         lock.enter_context(hold_folder(args.output))
         redone = [video.name for video in inputs.videos] if args.overwrite else []
@@ -307,7 +326,7 @@ def prepare_rank(
 
 
 def build_segmenter(
-    args: argparse.Namespace, kind: Kind, device: torch.device, inputs: VideoInputs
+    args: argparse.Namespace, kind: Kind, device: torch.device, inputs: VideoInputs, quality: str | None
 ) -> VideoSegmenter | ObjectSegmenter:
     precision = [f"infer.precision={args.precision}"] if args.precision else []
     overrides = [*args.overrides, *precision]
@@ -315,15 +334,21 @@ def build_segmenter(
         return ObjectSegmenter(
             args.checkpoint, device, short_side=args.short_side, compile=args.compile, overrides=overrides
         )
+    flow = args.flow if args.flow in METHODS else None
+    if inputs.flow and quality:
+        flow = "dis"  # is not used; stored flow must not ask for GMFlow's weights
     batched = device.type == "cuda" and not any(video.live for video in inputs.videos)
     return VideoSegmenter(
         args.checkpoint or EMBEDDED,
         device,
-        flow=args.flow if args.flow in METHODS else None,
+        flow=flow,
         image_size=args.image_size,
         short_side=args.short_side,
         memory_frames=args.memory_frames,
         look_ahead=LOOK_AHEAD if batched else 1,
+        quality=quality,
+        refine=args.refine,
+        tta=args.tta,
         compile=args.compile,
         graphs=args.graphs,
         overrides=overrides,

@@ -16,7 +16,7 @@ from hmhi.scale.shards import find_shard
 # of the options of hmhi segment, those that mean something here
 _ALLOWED = {
     "list", "output", "shard", "time_limit", "retry", "checkpoint", "device", "image_size", "short_side",
-    "memory_frames", "precision", "compile", "graphs", "flow", "overrides",
+    "memory_frames", "precision", "compile", "graphs", "flow", "quality", "refine", "tta", "overrides",
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def run_list(args: argparse.Namespace, defaults: dict[str, object]) -> int:
     options: dict[str, Any] = {
         "flow": args.flow, "image_size": args.image_size, "short_side": args.short_side,
         "memory_frames": args.memory_frames, "compile": args.compile, "overrides": [*args.overrides, *precision],
+        "quality": args.quality, "refine": args.refine, "tta": args.tta,
     }  # fmt: skip
     checkpoint = args.checkpoint or EMBEDDED
     settings = {"checkpoint_sha256": checkpoint_sha256(checkpoint), **options}

@@ -18,7 +18,8 @@ from hmhi.models.weights import checkpoint_kind
 MASK_OPTIONS = ("first_mask", "masks", "use_masks", "objects")
 """Options that only a network that takes masks can follow."""
 SALIENT_OPTIONS = (
-    "flow", "image_size", "memory_frames", "scene_cuts", "attention", "attention_frame", "graphs",
+    "flow", "quality", "refine", "tta", "image_size", "memory_frames", "scene_cuts", "attention", "attention_frame",
+    "graphs",
 )  # fmt: skip
 """Options that only HMHI-Net can follow."""
 

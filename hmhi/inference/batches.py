@@ -33,12 +33,12 @@ class Batch:
     """Videos in step, and what the network remembers of them."""
 
     videos: list[int]
-    """Numbers of the videos, in the order of the memory's rows."""
+    """Numbers of the videos, in the order of the memory's rows, of which each has one for each view."""
     memory: Memory | None
     """None where they begin."""
 
 
-def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame]) -> list[Batch]:
+def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame], views: int = 1) -> list[Batch]:
     """The batches of the videos that have a frame.
 
     A video at its first frame, or at a scene cut, begins anew, together with others whose network input is of its
@@ -47,8 +47,9 @@ def regroup(batches: Sequence[Batch], due: Mapping[int, PreparedFrame]) -> list[
     Args:
         batches: Those of the frames before.
         due: Number of a video to its next frame.
+        views: Rows of the memory that each video has.
     """
-    going = [batch for batch in (_without_ended(batch, due) for batch in batches) if batch.videos]
+    going = [batch for batch in (_without_ended(batch, due, views) for batch in batches) if batch.videos]
     seen = {number for batch in going for number in batch.videos}
     alike: dict[object, list[Batch]] = {}
     for batch in going:
@@ -71,9 +72,10 @@ def _join(batches: Sequence[Batch]) -> Batch:
     return Batch([number for batch in batches for number in batch.videos], memory)
 
 
-def _without_ended(batch: Batch, due: Mapping[int, PreparedFrame]) -> Batch:
+def _without_ended(batch: Batch, due: Mapping[int, PreparedFrame], views: int) -> Batch:
     """The videos of a batch that go on: those that neither end nor begin a new scene."""
-    rows = [row for row, number in enumerate(batch.videos) if number in due and not due[number].scene_cut]
-    if len(rows) == len(batch.videos) or batch.memory is None:
+    kept = [place for place, number in enumerate(batch.videos) if number in due and not due[number].scene_cut]
+    if len(kept) == len(batch.videos) or batch.memory is None:
         return batch
-    return Batch([batch.videos[row] for row in rows], batch.memory.rows(rows) if rows else None)
+    rows = [place * views + view for place in kept for view in range(views)]
+    return Batch([batch.videos[place] for place in kept], batch.memory.rows(rows) if rows else None)

@@ -101,6 +101,12 @@ class ObjectSegmenter:
                 f"STMA"
             )
         self.model, self.config = network.model, network.config.infer
+        for name in ("refine", "tta"):
+            if getattr(self.config, name) not in ("none", "auto"):
+                raise UserError(
+                    f"infer.{name}={getattr(self.config, name)} is for HMHI-Net, and {checkpoint} holds "
+                    f"{describe(network.model)}; leave it out"
+                )
         self.traits = self.model.traits
         self.input_size = InputSize(short_side=short_side or self.traits.short_side, multiple=1).of
         if compile:

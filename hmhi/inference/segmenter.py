@@ -26,9 +26,12 @@ from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_r
 from hmhi.inference.base import InputSize, compile_or_warn, describe, find_device, load_network
 from hmhi.inference.batches import Batch, chunks, regroup
 from hmhi.inference.flow_stage import FlowStage, PreparedFrame
+from hmhi.inference.quality import quality_settings
+from hmhi.inference.refine import refine_edges, refines
 from hmhi.inference.results import FrameResult
 from hmhi.inference.session import VideoSession
 from hmhi.inference.sources import Source, SourceLike, open_source
+from hmhi.inference.views import count_views, merge_views, view_inputs
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.runtime.frames import FrameRunner, to_arrays, to_probability
@@ -55,6 +58,11 @@ class VideoSegmenter:
         memory_frames: T, frames that the memory holds.
         look_ahead: Frames that `stream` encodes, and gives GMFlow or RAFT, in one batch; the results are the same.
             1 has the least delay; more is faster on a GPU.
+        quality: ``fast`` or ``best``: what `flow`, `refine` and `tta` are where nothing is said of them, see
+            `hmhi.inference.quality`.
+        refine: ``guided``: probabilities follow the edges of the frame; ``auto``: where that helps; ``none``. See
+            `hmhi.inference.refine`.
+        tta: ``flip``: average with the mirrored video, at twice the network's work; ``none``.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
         compile: Compile encoder and decoder, here and now; takes minutes and pays on long input. Where torch cannot,
             a warning says so.
@@ -80,6 +88,9 @@ class VideoSegmenter:
         short_side: int | None = None,
         memory_frames: int | None = None,
         look_ahead: int = 1,
+        quality: str | None = None,
+        refine: str | None = None,
+        tta: str | None = None,
         amp: bool = False,
         compile: bool = False,
         graphs: bool = False,
@@ -91,9 +102,10 @@ class VideoSegmenter:
             check_count("short_side", short_side)
         check_count("look_ahead", look_ahead)
         self.device = find_device(device)
-        changes = list(overrides)
-        if isinstance(flow, str):
-            changes.append(f"infer.flow={flow}")
+        changes = [*quality_settings(quality, own_flow=flow is not None, overrides=overrides), *overrides]
+        for name, value in (("flow", flow), ("refine", refine), ("tta", tta)):
+            if isinstance(value, str):
+                changes.append(f"infer.{name}={value}")
         if image_size is not None:
             sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
             changes.append(f"infer.image_size=[{','.join(map(str, sides))}]")
@@ -110,6 +122,7 @@ class VideoSegmenter:
         height, width = self.config.image_size or data.image_size
         self.input_size = InputSize((height, width), short_side).of
         self.look_ahead = look_ahead
+        self.views = count_views(self.config.tta)
 
         self.join = data.join
         self.estimator: FlowEstimator
@@ -194,7 +207,8 @@ class VideoSegmenter:
                 for row, frame in enumerate(chunk):
                     if frame.scene_cut:
                         memory = None
-                    own = {stage: feature[row : row + 1] for stage, feature in features.items()}
+                    rows = slice(row * self.views, (row + 1) * self.views)
+                    own = {stage: feature[rows] for stage, feature in features.items()}
                     (result,), memory = self.advance([frame], own, memory, seconds)
                     yield result
 
@@ -245,7 +259,7 @@ class VideoSegmenter:
                 next_frames = {number: next(frames, None) for number, frames in videos.items()}
                 due = {number: frame for number, frame in next_frames.items() if frame is not None}
                 videos = {number: videos[number] for number in due}
-                batches = regroup(batches, due)
+                batches = regroup(batches, due, self.views)
                 for batch in batches:
                     chunk = [due[number] for number in batch.videos]
                     features, seconds = self.encode(chunk)
@@ -266,11 +280,9 @@ class VideoSegmenter:
 
     @torch.inference_mode()
     def encode(self, frames: Sequence[PreparedFrame]) -> tuple[dict[int, Tensor], float]:
-        """Features of a batch of frames, and the seconds that each took."""
+        """Features of all views of a batch of frames, and the seconds that each frame took."""
         begin = time.perf_counter()
-        features = self._runner.encode(
-            [frame.image_input for frame in frames], [frame.flow_input for frame in frames]
-        )
+        features = self._runner.encode(*view_inputs(frames, self.views))
         return features, (time.perf_counter() - begin) / len(frames)
 
     @torch.inference_mode()
@@ -284,12 +296,15 @@ class VideoSegmenter:
         """Results of one frame of each video of a batch, and their memory after it."""
         begin = time.perf_counter()
         height, width = frames[0].image_input.shape[1:]
-        logits, memory = self._runner.advance(features, (height, width), memory)  # (B, 1, h, w)
+        logits, memory = self._runner.advance(features, (height, width), memory)  # (B * V, 1, h, w)
         probs = []
-        for row, frame in enumerate(frames):
+        for frame, views in zip(frames, logits.split(self.views), strict=True):
             size = (frame.source.image.shape[0], frame.source.image.shape[1])
-            probs.append(to_probability(logits[row : row + 1], size, stretch=self.config.stretch)[0])
+            probs.append(merge_views(to_probability(views, size, stretch=self.config.stretch)))
         arrays = to_arrays(probs)
+        for frame, prob in zip(frames, arrays, strict=True):
+            if refines(self.config.refine, frame.source.image.shape[:2], (height, width)):
+                prob[0] = refine_edges(frame.source.image, prob[0], (height, width))
         seconds = encode_seconds + (time.perf_counter() - begin) / len(frames)
         results = [
             FrameResult(
@@ -313,7 +328,8 @@ class VideoSegmenter:
         """Two grey frames, for compilation: one without memory, one with it."""
         height, width = self.input_size(480, 854)
         blank = torch.full((3, height, width), 128, dtype=torch.uint8)
-        features = self._runner.encode([blank] * self.look_ahead, [blank] * self.look_ahead)
-        first = {stage: feature[:1] for stage, feature in features.items()}
+        rows = [blank] * self.look_ahead * self.views
+        features = self._runner.encode(rows, rows)
+        first = {stage: feature[: self.views] for stage, feature in features.items()}
         _, memory = self._runner.advance(first, (height, width), None)
         self._runner.advance(first, (height, width), memory)

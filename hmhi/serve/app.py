@@ -108,11 +108,11 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
             raise HTTPException(404, "no such job; it may have been deleted")
         return job
 
-    def begin(name: str, image_size: int | None, alpha: bool, sample: str | None = None) -> Job:
+    def begin(name: str, sample: str | None = None, **options: Any) -> Job:
         try:
-            if alpha and not has_av():
+            if options["alpha"] and not has_av():
                 raise UserError("transparent video needs PyAV on the server: pip install 'hmhi[video]'")
-            return jobs().begin(name, JobOptions(image_size, alpha), sample)
+            return jobs().begin(name, JobOptions(**options), sample)
         except ServerFullError as error:
             raise HTTPException(503, str(error)) from None
         except UserError as error:
@@ -120,13 +120,18 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
 
     @app.post("/jobs", status_code=201)
     async def create(
-        request: Request, name: str = "", image_size: int | None = None, alpha: bool = False
+        request: Request,
+        name: str = "",
+        image_size: int | None = None,
+        alpha: bool = False,
+        refine: bool = False,
     ) -> dict[str, Any]:
         """Segment a video: the body is the file, or a form (multipart/form-data) with one file.
 
-        `image_size` is the side of the network's input, `alpha` asks for a video with transparency.
+        `image_size` is the side of the network's input, `alpha` asks for a video with transparency, `refine` for
+        masks that follow the edges of the frame.
         """
-        job = await run_in_threadpool(begin, name, image_size, alpha)
+        job = await run_in_threadpool(begin, name, image_size=image_size, alpha=alpha, refine=refine)
         try:
             given = await receive(request, jobs().folder(job) / UPLOAD, settings.limits)
             job.name = (name or given or "video")[:200]
@@ -140,11 +145,13 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
         return jobs().describe(job)
 
     @app.post("/samples/{sample}", status_code=201)
-    def create_sample(sample: str, image_size: int | None = None, alpha: bool = False) -> dict[str, Any]:
+    def create_sample(
+        sample: str, image_size: int | None = None, alpha: bool = False, refine: bool = False
+    ) -> dict[str, Any]:
         """Segment a synthetic video, drawn on the spot."""
         if sample not in SAMPLES:
             raise HTTPException(404, f"no such sample; there are {', '.join(SAMPLES)}")
-        job = begin(sample, image_size, alpha, sample)
+        job = begin(sample, sample, image_size=image_size, alpha=alpha, refine=refine)
         jobs().submit(job)
         return jobs().describe(job)
 

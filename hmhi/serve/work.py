@@ -43,15 +43,17 @@ DOWNLOADS = {
 
 def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str, Any]]:
     """The function of jobs, for `hmhi.runtime.worker.WorkerProcess`."""
-    segmenters: dict[int | None, VideoSegmenter] = {}
+    segmenters: dict[tuple[int | None, bool], VideoSegmenter] = {}
 
     def perform(task: Task, report: Callable[[Any], None]) -> dict[str, Any]:
-        size = task.options.image_size
+        size, refine = task.options.image_size, task.options.refine
         try:
-            if size not in segmenters:
+            if (size, refine) not in segmenters:
                 segmenters.clear()  # one network at a time
-                segmenters[size] = VideoSegmenter(network.checkpoint, network.device, image_size=size)
-            return segment_job(task, segmenters[size], report)
+                segmenters[size, refine] = VideoSegmenter(
+                    network.checkpoint, network.device, image_size=size, refine="guided" if refine else None
+                )
+            return segment_job(task, segmenters[size, refine], report)
         except (UserError, OSError) as error:
             text = str(error).replace(str(task.folder / UPLOAD), "the video")
             if os.sep in text:  # no path of this machine may leave it

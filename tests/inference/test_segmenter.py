@@ -23,6 +23,7 @@ from hmhi.flow.estimate import build_estimator
 from hmhi.flow.files import read_flow_rgb
 from hmhi.inference.base import find_device
 from hmhi.inference.positions import Position
+from hmhi.inference.refine import refine_edges
 from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.sources import open_source
 from hmhi.media.pictures import read_rgb
@@ -302,10 +303,10 @@ def test_a_failing_estimator_is_named_live(checkpoint):
         segmenter.step(second)
 
 
-@pytest.mark.parametrize("short_side", [None, 64])
-def test_many_videos_are_what_they_are_alone(checkpoint, short_side):
+@pytest.mark.parametrize(("short_side", "tta"), [(None, "none"), (64, "flip")])
+def test_many_videos_are_what_they_are_alone(checkpoint, short_side, tta):
     """Lengths differ, one has another shape, and one is cut into scenes."""
-    segmenter = VideoSegmenter(checkpoint, short_side=short_side)
+    segmenter = VideoSegmenter(checkpoint, short_side=short_side, tta=tta, refine="guided")
     cut = [*frames(2), *(255 - frame for frame in frames(3))]
     videos = [list(frames(6)), list(frames(1)), cut, list(frames(4, (90, 50)))]
     batches = []
@@ -319,7 +320,7 @@ def test_many_videos_are_what_they_are_alone(checkpoint, short_side):
     together = {number: [] for number in range(len(videos))}
     for number, result in segmenter.segment_many(videos, scene_cuts=True):
         together[number].append(result)
-    assert max(batches) == (4 if short_side is None else 3)
+    assert max(batches) == (4 if short_side is None else 3) * segmenter.views
     segmenter.model.encode = encode
     for number, video in enumerate(videos):
         alone = list(segmenter.stream(video, scene_cuts=True))
@@ -328,6 +329,67 @@ def test_many_videos_are_what_they_are_alone(checkpoint, short_side):
             np.testing.assert_allclose(one.prob, other.prob, atol=1e-5)
             assert one.scene_cut == other.scene_cut
     assert list(segmenter.segment_many([])) == []
+
+
+def mirrored(clip, flows):
+    """A video seen in a mirror: motion to the right is motion to the left, at the other side."""
+    return [frame[:, ::-1] for frame in clip], [flow[:, ::-1] * np.float32([-1, 1]) for flow in flows]
+
+
+def test_flip_is_the_mean_of_the_video_and_its_mirror_image(checkpoint):
+    """Each with a memory of its own; so the mirrored video gives the mirrored result, and a symmetric one itself."""
+    y, x = np.mgrid[:48, :70].astype(np.float32) / 48
+    clip = list(frames(2))
+    fields = [np.stack([np.cos(2 * x + y + t), np.sin(x - 3 * y + t)], axis=2) for t in range(2)]
+    other_clip, other_fields = mirrored(clip, fields)
+    flows, other_flows = ([flow_to_rgb(field) for field in each] for each in (fields, other_fields))
+
+    def probs(tta, video, pictures):
+        return np.stack([r.prob for r in VideoSegmenter(checkpoint, tta=tta).stream(video, pictures)])
+
+    plain, other = probs("none", clip, flows), probs("none", other_clip, other_flows)[:, :, ::-1]
+    flipped = probs("flip", clip, flows)
+    difference = np.abs(plain - other).max()
+    assert difference > 0.01
+    np.testing.assert_allclose(flipped, (plain + other) / 2, atol=difference / 10)  # flow colours are rounded
+
+    symmetric = [np.hstack([frame[:, :35], frame[:, 34::-1]]) for frame in clip]
+    still = [np.full_like(frame, 255) for frame in clip]
+    result = probs("flip", symmetric, still)
+    np.testing.assert_allclose(result, result[:, :, ::-1], atol=1e-5)
+    lopsided = probs("none", symmetric, still)
+    assert np.abs(lopsided - lopsided[:, :, ::-1]).max() > 0.01
+
+
+def test_refined_probabilities(checkpoint):
+    """The filter comes after the enlargement and before the threshold; auto spares what is sharp already."""
+    clip = list(frames(2, (160, 240)))
+
+    def results(refine, size):
+        return list(VideoSegmenter(checkpoint, refine=refine, image_size=size).stream(clip))
+
+    for plain, refined in zip(results("none", 64), results("auto", 64), strict=True):
+        expected = refine_edges(plain.frame, plain.prob, (64, 64))
+        np.testing.assert_array_equal(refined.prob, expected)
+        assert np.abs(expected - plain.prob).max() > 0.001
+        np.testing.assert_array_equal(refined.mask, expected > 0.5)
+    for plain, sharp in zip(results("none", 160), results("auto", 160), strict=True):
+        np.testing.assert_array_equal(sharp.prob, plain.prob)
+
+
+def test_quality_yields_to_what_is_said(checkpoint):
+    """And what it cannot be is said in one line."""
+    best = VideoSegmenter(checkpoint, quality="best", flow="dis").config
+    assert (best.flow, best.refine, best.tta) == ("dis", "auto", "flip")
+    assert VideoSegmenter(checkpoint, quality="best", overrides=["infer.flow=dis"]).config.flow == "dis"
+    fast = VideoSegmenter(checkpoint, quality="fast", refine="guided", overrides=["infer.tta=flip"]).config
+    assert (fast.flow, fast.refine, fast.tta) == ("dis", "guided", "flip")
+    with pytest.raises(UserError, match="unknown quality 'good'; choose one of fast, best"):
+        VideoSegmenter(checkpoint, quality="good")
+    with pytest.raises(UserError, match=r"infer\.refine"):
+        VideoSegmenter(checkpoint, refine="soft")
+    with pytest.raises(UserError, match=r"infer\.tta"):
+        VideoSegmenter(checkpoint, tta="rotate")
 
 
 def test_videos_that_a_scene_cut_parts_meet_again(checkpoint):
@@ -349,9 +411,10 @@ def test_videos_that_a_scene_cut_parts_meet_again(checkpoint):
     np.testing.assert_allclose(together, expected, atol=1e-5)
 
 
-def test_live_steps(checkpoint):
+@pytest.mark.parametrize("options", [{}, {"tta": "flip", "refine": "guided"}])
+def test_live_steps(checkpoint, options):
     """Flow is minus that to the frame before; each video begins anew."""
-    segmenter = VideoSegmenter(checkpoint)
+    segmenter = VideoSegmenter(checkpoint, **options)
     clip = list(frames(3))
     results = [segmenter.step(frame) for frame in clip]
     assert [result.index for result in results] == [0, 1, 2]
