@@ -489,8 +489,9 @@ class InferConfig(Section):
     """Autocast type of the forward pass."""
     tta: Literal["none", "flip"] = "none"
     """flip: average with what the network sees in the mirrored video, in a memory of its own. Twice the work."""
-    refine: Literal["none", "auto", "guided"] = "none"
-    """guided: a colour guided filter on the probabilities; auto: where it helps (`hmhi.inference.refine`)."""
+    refine: Literal["none", "auto", "guided"] = "auto"
+    """guided: a colour guided filter on the probabilities (not in the paper); auto: where the network sees the frame
+    at half its scale or less, where it helps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -141,11 +141,11 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     )  # fmt: skip
     network.add_argument(
         "--quality", choices=QUALITIES,
-        help="fast: DIS flow and no extras; best: GMFlow, refined edges and flip; default: best on a GPU, else fast",
+        help="fast: DIS flow and no extras; best: GMFlow and flip as well as refined edges; default: best on a GPU",
     )  # fmt: skip
     network.add_argument(
         "--refine", choices=("none", "auto", "guided"),
-        help="guided: masks follow the edges of the frame; auto: where that helps",
+        help="guided: masks follow the edges of the frame; default: auto, where that helps",
     )  # fmt: skip
     network.add_argument(
         "--tta",
@@ -306,8 +306,8 @@ def prepare_rank(
         "short_side": args.short_side,
         "memory_frames": args.memory_frames,
         "quality": quality,
-        "refine": args.refine,
-        "tta": args.tta,
+        "refine": segmenter.config.refine,
+        "tta": segmenter.config.tta,
         "precision": segmenter.config.precision,
         "attention": args.attention,
         "attention_frame": args.attention_frame,
@@ -315,7 +315,7 @@ def prepare_rank(
         "overrides": args.overrides,
     }
     if isinstance(segmenter, ObjectSegmenter):
-        settings |= {"flow": None, **mask_settings(args)}
+        settings |= {"flow": None, "refine": None, "tta": None, **mask_settings(args)}
     if ranks.is_main:
         if isinstance(segmenter, VideoSegmenter) and (inputs.flow or args.flow or quality is None):
             segmenter.warn_of_other_flow(inputs.flow)

@@ -1,11 +1,12 @@
 """What ``quality`` stands for: a mask soon, or the best one.
 
-========  ======  ==========  ======  ==============================================
-quality   flow    refine      tta     for
-========  ======  ==========  ======  ==============================================
-``fast``  dis     none        none    live use, long video, a CPU
-``best``  gmflow  auto        flip    the best mask; seconds a frame on a CPU
-========  ======  ==========  ======  ==============================================
+========  ======  ======  ======  ==========================================
+quality   flow    refine  tta     for
+========  ======  ======  ======  ==========================================
+``fast``  dis     none    none    live use, large frames
+(none)    dis     auto    none    a CPU; a checkpoint's config may differ
+``best``  gmflow  auto    flip    a GPU; takes over a second a frame on a CPU
+========  ======  ======  ======  ==========================================
 
 GMFlow then leads to the next frame alone: joining it with that to the previous one doubles the wait for nothing.
 """
@@ -66,6 +67,6 @@ def default_quality(device: torch.device, inputs: VideoInputs, flow: str | None)
         try:
             find_weights("gmflow")
         except UserError as error:
-            log.warning("going on with --quality fast: %s", error)
+            log.warning("going on without --quality best: %s", error)
             return None
     return "best"

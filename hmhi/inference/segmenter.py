@@ -61,7 +61,7 @@ class VideoSegmenter:
         quality: ``fast`` or ``best``: what `flow`, `refine` and `tta` are where nothing is said of them, see
             `hmhi.inference.quality`.
         refine: ``guided``: probabilities follow the edges of the frame; ``auto``: where that helps; ``none``. See
-            `hmhi.inference.refine`.
+            `hmhi.inference.refine`. None is ``auto`` in every checkpoint whose config does not say otherwise.
         tta: ``flip``: average with the mirrored video, at twice the network's work; ``none``.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
         compile: Compile encoder and decoder, here and now; takes minutes and pays on long input. Where torch cannot,

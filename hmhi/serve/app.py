@@ -124,12 +124,12 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
         name: str = "",
         image_size: int | None = None,
         alpha: bool = False,
-        refine: bool = False,
+        refine: bool = True,
     ) -> dict[str, Any]:
         """Segment a video: the body is the file, or a form (multipart/form-data) with one file.
 
-        `image_size` is the side of the network's input, `alpha` asks for a video with transparency, `refine` for
-        masks that follow the edges of the frame.
+        `image_size` is the side of the network's input, `alpha` asks for a video with transparency, and `refine`
+        lets masks follow the edges of the frame.
         """
         job = await run_in_threadpool(begin, name, image_size=image_size, alpha=alpha, refine=refine)
         try:
@@ -146,7 +146,7 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
 
     @app.post("/samples/{sample}", status_code=201)
     def create_sample(
-        sample: str, image_size: int | None = None, alpha: bool = False, refine: bool = False
+        sample: str, image_size: int | None = None, alpha: bool = False, refine: bool = True
     ) -> dict[str, Any]:
         """Segment a synthetic video, drawn on the spot."""
         if sample not in SAMPLES:

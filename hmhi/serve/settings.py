@@ -41,8 +41,8 @@ class JobOptions:
     """Of `SIZES`; None is the checkpoint's own."""
     alpha: bool = False
     """Whether to write the video with transparency."""
-    refine: bool = False
-    """Whether masks follow the edges of the frame (`hmhi.inference.refine`)."""
+    refine: bool = True
+    """Whether masks follow the edges of the frame where that helps (`hmhi.inference.refine`)."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size not in SIZES:

@@ -51,7 +51,7 @@ def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str,
             if (size, refine) not in segmenters:
                 segmenters.clear()  # one network at a time
                 segmenters[size, refine] = VideoSegmenter(
-                    network.checkpoint, network.device, image_size=size, refine="guided" if refine else None
+                    network.checkpoint, network.device, image_size=size, refine="auto" if refine else "none"
                 )
             return segment_job(task, segmenters[size, refine], report)
         except (UserError, OSError) as error:

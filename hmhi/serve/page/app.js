@@ -39,7 +39,7 @@ async function start() {
 function options() {
   const query = new URLSearchParams();
   if (element("size").value) query.set("image_size", element("size").value);
-  if (element("refine").checked) query.set("refine", "true");
+  if (!element("refine").checked) query.set("refine", "false");
   if (element("alpha").checked) query.set("alpha", "true");
   return query;
 }
