@@ -39,16 +39,21 @@ def read_mask(path: Path) -> np.ndarray:
     """Decode a truth mask to uint8 (H, W) in {0, 1}.
 
     The one rule of this project: foreground is what is not zero. In a palette image that is every index
-    above 0, so that the objects of a multi-object mask merge; in a grey one ({0, 1}, {0, 255} or ids) every
-    value above 0; in a colour one every pixel that is not black. Opacity is ignored.
+    above 0 but `VOID`, so that the objects of a multi-object mask merge; in a grey one ({0, 1}, {0, 255} or ids),
+    palettes that are a grey ramp included, every value above 0; in a colour one every pixel that is not black.
+    Opacity is ignored.
 
     Raises:
         FileNotFoundError: No such file.
         BadFileError: Not a readable image, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
-    foreground = read_mask_values(path) > 0
+    image = decode(path)
+    values = _stored_values(image)
+    foreground = values > 0
     if foreground.ndim == 3:
         foreground = np.logical_or.reduce(foreground, axis=2)
+    if image.mode == "P" and not _is_grey_ramp(image, int(values.max())):
+        foreground &= values != VOID
     return foreground.astype(np.uint8)
 
 
@@ -59,7 +64,10 @@ def read_mask_values(path: Path) -> np.ndarray:
         FileNotFoundError: No such file.
         BadFileError: Not a readable image, or larger than `hmhi.media.files.MAX_PIXELS`.
     """
-    image = decode(path)
+    return _stored_values(decode(path))
+
+
+def _stored_values(image: Image.Image) -> np.ndarray:
     if image.mode in ("LA", "RGBA"):
         image = image.convert(image.mode.removesuffix("A"))
     return np.array(image)

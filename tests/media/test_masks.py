@@ -25,6 +25,11 @@ def test_truth_rules(tmp_path):
         mask = read_mask(tmp_path / f"{name}.png")
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, expected, err_msg=name)
+    void = np.where(np.arange(6) == 5, np.uint8(VOID), ids)
+    write_labels(tmp_path / "void.png", void)
+    np.testing.assert_array_equal(read_mask(tmp_path / "void.png"), expected & (void != VOID))
+    Image.fromarray(expected * np.uint8(255)).convert("P").save(tmp_path / "ramp.png")  # white, not void
+    np.testing.assert_array_equal(read_mask(tmp_path / "ramp.png"), expected)
     transparent = np.dstack([np.zeros((4, 6, 3), np.uint8), np.full((4, 6), 255, np.uint8)])
     save(tmp_path / "alpha.png", transparent)
     assert read_mask(tmp_path / "alpha.png").sum() == 0
@@ -60,7 +65,7 @@ def test_labels_come_back(tmp_path, largest):
     path = tmp_path / "new" / "folder" / "00000.png"
     write_labels(path, labels)
     np.testing.assert_array_equal(read_labels(path), labels)
-    np.testing.assert_array_equal(read_mask(path), labels > 0)
+    np.testing.assert_array_equal(read_mask(path), (labels > 0) & (labels != VOID))
     with Image.open(path) as image:
         assert image.mode == "P"
         stored = image.getpalette()[:6]
