@@ -20,6 +20,7 @@ from hmhi.errors import UserError
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.results import FrameResult, to_levels
 from hmhi.inference.sources import Source
+from hmhi.media.av_out import hdr_transfer
 from hmhi.media.files import read_text
 from hmhi.media.masks import PALETTE, write_labels
 from hmhi.media.rle import MaskTrack
@@ -216,7 +217,7 @@ class VideoRecord:
         self._seconds: Counter[str] = Counter()
         self._values: dict[str, Any] = {
             "name": video.name, "source": video.origin, "fps": source.fps, "size": None, "frames": 0,
-            "scene_cuts": [],
+            "scene_cuts": [], "hdr": None if video.file is None else hdr_transfer(video.file),
         }  # fmt: skip
 
     def add(self, result: FrameResult, stem: str) -> None:

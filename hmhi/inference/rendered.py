@@ -11,6 +11,7 @@ import numpy as np
 from hmhi.inference.results import FrameResult
 from hmhi.inference.sources import Source
 from hmhi.media.av_out import AvWriter, has_av
+from hmhi.media.video_in import VideoFile
 from hmhi.media.video_out import VideoWriter, add_sound, ffmpeg
 from hmhi.viz.composite import Background
 from hmhi.viz.overlay import cut_out_for_video, draw_overlay, opacity
@@ -39,7 +40,7 @@ class RenderedVideo:
         path: File to write, whose name has no suffix while it grows.
         suffix: ``.mp4``, or one of `hmhi.media.av_out.CODECS` with alpha.
         source: What is segmented.
-        file: The video file that it is, if it is one; gives the sound.
+        file: The video file that it is, if it is one; gives the sound and the pixels' aspect.
         draw: The picture of a result, (H, W, 3) uint8 RGB, or (H, W, 4) RGBA for files with alpha.
     """
 
@@ -80,7 +81,10 @@ class RenderedVideo:
     def _open(self, size: tuple[int, int]) -> Writer:
         if self._by_av:
             return AvWriter(self._path, self._fps, size, self._file, self._start or 0)
-        return VideoWriter(self._path, self._fps, size)
+        if self._file is None:
+            return VideoWriter(self._path, self._fps, size)
+        with VideoFile(self._file) as video:
+            return VideoWriter(self._path, self._fps, size, video.pixel_aspect)
 
     def _late(self, moment: float | None) -> float:
         """How many pictures are missing before a frame with this time stamp."""

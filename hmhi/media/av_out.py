@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _BT709 = 1  # of primaries, transfer and matrix alike, by ITU-T H.273
 _LIMITED = 1  # range of levels, by libavutil's count
+_HDR = {16: "pq", 18: "hlg"}  # transfer characteristics, by ITU-T H.273
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,19 @@ def require_av(purpose: str) -> None:
     """
     if not has_av():
         raise UserError(f"{purpose} needs PyAV: pip install 'hmhi[video]', or pip install 'av>=18'")
+
+
+def hdr_transfer(path: Path) -> str | None:
+    """``pq`` or ``hlg`` where a video file says that its levels are those of HDR; None otherwise, or without PyAV."""
+    if not has_av():
+        return None
+    import av
+
+    try:
+        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
+            return _HDR.get(int(container.streams.video[0].codec_context.color_trc))
+    except (OSError, ValueError, IndexError):  # whoever reads the frames says what is wrong with the file
+        return None
 
 
 class AvWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +116,13 @@ class VideoFile:
         """Frames a second, on average where the rate varies; None if the file does not say."""
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         return fps if 0 < fps < 1000 else None
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height, in frames turned as they come; 1 where the file does not say."""
+        sides = [int(self._capture.get(side)) for side in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
+        aspect = Fraction(*sides) if min(sides) > 0 else Fraction(1)
+        return 1 / aspect if self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90 else aspect
 
     @property
     def stated_frames(self) -> int | None:

@@ -30,10 +30,10 @@ _LOCAL = ["-protocol_whitelist", "file"]
 """Of an input: what it names is a file, and so is all that it refers to."""
 
 # Players guess the matrix of untagged video from its size; ffmpeg converts RGB by that of BT.601 unless told.
-_BT709 = [
-    "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
-    "-color_trc", "bt709", "-color_range", "tv",
-]  # fmt: skip
+_SCALE = "scale=out_color_matrix=bt709:out_range=tv"
+_BT709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+
+_SQUARE = Fraction(1)
 
 
 @cache
@@ -51,12 +51,13 @@ class VideoWriter:
         path: File to write, ending in ``.mp4``; its folder must exist.
         fps: Pictures a second.
         size: Height and width of the pictures.
+        aspect: Width of a pixel by its height; kept where ffmpeg writes.
 
     Raises:
         OSError: It cannot be written, also from the methods.
     """
 
-    def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int], aspect: Fraction = _SQUARE) -> None:
         self._path = path
         self._size = size
         height, width = (length + length % 2 for length in size)
@@ -68,9 +69,19 @@ class VideoWriter:
             self._messages = tempfile.TemporaryFile()  # noqa: SIM115
             rate = str(Fraction(fps).limit_denominator(1001))  # 29.97 is 30000/1001
             raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+            shape = ["-vf", f"{_SCALE},setsar={aspect.numerator}/{aspect.denominator}"]
             encoder = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), "-pix_fmt", "yuv420p"]
             self._process = subprocess.Popen(
-                [*_command(), *raw, *_BT709, *encoder, "-movflags", "+faststart", str(path.resolve())],
+                [
+                    *_command(),
+                    *raw,
+                    *shape,
+                    *_BT709,
+                    *encoder,
+                    "-movflags",
+                    "+faststart",
+                    str(path.resolve()),
+                ],
                 stdin=subprocess.PIPE,
                 stderr=self._messages,
                 start_new_session=True,  # Ctrl-C is ours to handle

@@ -86,7 +86,7 @@ def test_the_record_of_a_video(tmp_path, opened):
     assert record["seconds"].pop("total") >= 0
     assert record == {
         "name": "clip", "source": str(tmp_path / "clip"), "fps": 24.0, "size": [20, 31], "frames": 3,
-        "scene_cuts": [1], "seconds": {"decode": 0.75, "flow": 1.5, "network": 3.0},
+        "scene_cuts": [1], "hdr": None, "seconds": {"decode": 0.75, "flow": 1.5, "network": 3.0},
     }  # fmt: skip
     assert writer.earlier_source() == str(tmp_path / "clip")
 

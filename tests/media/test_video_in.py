@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hmhi.errors import BadFileError
+from hmhi.media.av_out import hdr_transfer
 from hmhi.media.packs import IMAGE_SUFFIXES, list_files
 from hmhi.media.pictures import read_rgb, read_size
 from hmhi.media.video_in import VideoFile, count_frames
@@ -119,3 +120,27 @@ def test_a_varying_rate_is_no_broken_file(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert count_frames(path) < 30
     assert "it may be cut off" in caplog.text
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("tag", "hdr"), [("smpte2084", "pq"), ("arib-std-b67", "hlg"), ("bt709", None)])
+def test_ten_bits_are_read_and_hdr_is_known(tmp_path, tag, hdr):
+    pytest.importorskip("av")
+    path = tmp_path / "deep.mkv"
+    source = [
+        "-f",
+        "lavfi",
+        "-i",
+        "color=gray:size=64x48:rate=12",
+        "-frames:v",
+        "2",
+        "-pix_fmt",
+        "yuv422p10le",
+    ]
+    command = ["ffmpeg", "-loglevel", "error", *source, "-c:v", "ffv1", "-color_trc", tag, str(path)]
+    subprocess.run(command, check=True)
+    with VideoFile(path) as video:
+        assert video.advance()
+        picture = video.picture()
+    assert picture.std() < 1 and (hdr is not None or abs(picture.mean() - 128) < 1)
+    assert hdr_transfer(path) == hdr

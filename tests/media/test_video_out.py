@@ -95,6 +95,17 @@ def test_colours_come_back(tmp_path, height):
 
 
 @needs_ffmpeg
+def test_pixels_keep_their_aspect(tmp_path):
+    source = make_video_with_sound(tmp_path / "source.mkv", 0.5, "-vf", "setsar=4/3")
+    with VideoFile(source) as video:
+        writer = VideoWriter(tmp_path / "out.mp4", 12.0, (48, 64), video.pixel_aspect)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    add_sound(tmp_path / "out.mp4", source, 0, 0.1)
+    assert probe(tmp_path / "out.mp4")["video"]["sample_aspect_ratio"] == "4:3"
+
+
+@needs_ffmpeg
 def test_colours_are_those_of_bt709_and_say_so(tmp_path):
     path = write_patches(tmp_path / "a.mp4", 720)
     (video,) = probe(path).values()
