@@ -24,7 +24,8 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["hmhi"])
 height, width = about["image_size"]
 estimate = DISEstimator()
 kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-state = {x.name: np.zeros(x.shape, kinds[x.type]) for x in session.get_inputs()}  # the first frame's
+shapes = {x.name: [1 if size == "batch" else size for size in x.shape] for x in session.get_inputs()}
+state = {x.name: np.zeros(shapes[x.name], kinds[x.type]) for x in session.get_inputs()}  # the first frame's
 names = [x.name for x in session.get_outputs()]
 
 

@@ -1,7 +1,7 @@
 """Write one step of a network as an ONNX file, for machines without torch; needs ``pip install 'hmhi[export]'``.
 
 python tools/export_onnx.py --output hmhi.onnx
-python tools/export_onnx.py --checkpoint runs/mine/ckpt/best.pt --output mine.onnx --image-size 384 --batch 2
+python tools/export_onnx.py --checkpoint runs/mine/ckpt/best.pt --output mine.onnx --image-size 384
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument(
         "--image-size", metavar="N|HxW", type=image_size, help="of the frames; default: the checkpoint's"
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="B", help="videos in step; default 1")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as model.memory_frames=3")
     args = parser.parse_intermixed_args(arguments)
     missing = [name for name in NEEDED if find_spec(name) is None]
@@ -43,8 +42,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         raise UserError(f"not installed: {', '.join(missing)}; pip install 'hmhi[export]'")
     if args.output.suffix != ".onnx":
         raise UserError(f"--output must end in .onnx, got {args.output}")
-    if args.batch < 1:
-        raise UserError(f"--batch must be at least 1, got {args.batch}")
 
     model, config = model_from(load_state(args.checkpoint), args.checkpoint, overrides=args.overrides)
     if not isinstance(model, HMHINet):
@@ -62,11 +59,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own insides
         path = Path(folder) / "step.onnx"
-        step = export_onnx(model, (height, width), path, batch=args.batch, about={"hmhi": json.dumps(about)})
+        step = export_onnx(model, (height, width), path, about={"hmhi": json.dumps(about)})
         with write_atomically(args.output) as stream:
             stream.write(path.read_bytes())
     size = args.output.stat().st_size / 1e6
-    print(
-        f"{args.output}: {size:.1f} MB, {args.batch} x {height} x {width}; in {', '.join(step.input_names)}"
-    )
+    print(f"{args.output}: {size:.1f} MB, {height} x {width}, any batch; in {', '.join(step.input_names)}")
     return 0

@@ -64,7 +64,7 @@ class Slot:
     @property
     def rows(self) -> int:
         """R."""
-        return len(next(iter(self.tensors.values())))
+        return next(iter(self.tensors.values())).shape[0]  # `len` would bind an exported graph to a number
 
 
 @dataclass(frozen=True)

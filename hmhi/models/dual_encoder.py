@@ -34,10 +34,11 @@ class DualEncoder(nn.Module):
         """
         if self.inputs == "image":
             assert image is not None
-            return self.backbone(image, flow_from=len(image))
+            return self.backbone(image, flow_from=image.shape[0])
         if self.inputs == "flow":
             assert flow is not None
             return self.backbone(flow, flow_from=0)
         assert image is not None and flow is not None
-        stages = self.backbone(torch.cat((image, flow)), flow_from=len(image))  # (2 B, C, h, w) each
-        return [of_image + of_flow for of_image, of_flow in (stage.chunk(2) for stage in stages)]
+        batch = image.shape[0]  # not `len`, which would bind an exported graph to a number
+        stages = self.backbone(torch.cat((image, flow)), flow_from=batch)  # (2 B, C, h, w) each
+        return [stage[:batch] + stage[batch:] for stage in stages]

@@ -64,6 +64,12 @@ class StreamStep(nn.Module):
         """Names of what `forward` returns; ``next_X`` goes to the input ``X`` with the next frame."""
         return ["logits", *(f"next_{name}" for name in self.input_names[len(self.pictures) :])]
 
+    @property
+    def dynamic_shapes(self) -> tuple[tuple[dict[int, torch.export.Dim], ...]]:
+        """For `torch.export`: what of the inputs is free, the batch alone. Its example needs a batch of 2 or more."""
+        batch = torch.export.Dim("batch")
+        return (tuple({} if name == "frame" else {0: batch} for name in self.input_names),)
+
     def example(self, batch: int = 1) -> tuple[Tensor, ...]:
         """Inputs of the first frame, its pictures black: zeros of the right shape and type."""
         height, width = self.size
@@ -189,16 +195,14 @@ def export_onnx(
     size: tuple[int, int],
     path: Path,
     *,
-    batch: int = 1,
     about: Mapping[str, str] | None = None,
 ) -> StreamStep:
     """Write one step as an ONNX file.
 
     Args:
         model: The network.
-        size: Height and width of the frames, which the graph is bound to.
+        size: Height and width of the frames, which the graph is bound to; the batch is free.
         path: File to write.
-        batch: Videos in step, which the graph is bound to.
         about: Metadata for the file.
 
     Returns:
@@ -206,9 +210,12 @@ def export_onnx(
     """
     step = StreamStep(model, size)
     with torch.no_grad():
+        graph = torch.export.export(
+            step, step.example(batch=2), dynamic_shapes=step.dynamic_shapes, strict=False
+        )
         program = torch.onnx.export(
-            step, step.example(batch), input_names=step.input_names, output_names=step.output_names, dynamo=True,
-            opset_version=OPSET, verbose=False,
+            graph, input_names=step.input_names, output_names=step.output_names, dynamo=True,
+            dynamic_shapes=step.dynamic_shapes, opset_version=OPSET, verbose=False,
         )  # fmt: skip
     assert program is not None
     program.model.metadata_props.update(about or {})

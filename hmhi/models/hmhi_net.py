@@ -171,7 +171,7 @@ class HMHINet(nn.Module):
         read = dict(features)
         for stage in self.memory_stages:
             feature, bank = features[stage], memory.banks[stage]
-            bank.check(len(feature), (feature.shape[2], feature.shape[3]))
+            bank.check(feature.shape[0], (feature.shape[2], feature.shape[3]))
             read[stage] = self.readouts[str(stage)](feature, bank.joined("key"), bank.joined("value"))
         return read
 
@@ -207,8 +207,8 @@ class HMHINet(nn.Module):
                 raise ValueError(f"this model reads {self.encoder.inputs}, but {name} is None")
             if x.dim() != 4 or x.shape[1] != 3:
                 raise ValueError(f"{name} must have shape (B, 3, H, W), got {tuple(x.shape)}")
-        shapes = {tuple(x.shape) for x in needed.values() if x is not None}
-        if len(shapes) > 1:
+        shapes = [tuple(x.shape) for x in needed.values() if x is not None]
+        if any(shape != shapes[0] for shape in shapes):  # no set: sizes of an export cannot be hashed
             raise ValueError(f"image and flow differ in shape: {sorted(shapes)}")
 
 

@@ -54,18 +54,19 @@ def test_onnx_runtime_over_a_stream(tmp_path: Path):
     session = runtime.InferenceSession(tmp_path / "step.onnx", providers=["CPUExecutionProvider"])
     assert [x.name for x in session.get_inputs()] == step.input_names
     assert session.get_modelmeta().custom_metadata_map["hmhi"] == "{}"
-    program = torch.export.export(step, step.example()).module()
-    state = dict(zip(step.input_names, (x.numpy() for x in step.example()), strict=True))
-    memory = None
-    for image, flow in pictures(10, 1, (64, 96)):
-        with torch.inference_mode():
-            expected, memory = model.step(image, flow, memory)
-        state |= {"image": image.numpy(), "flow": flow.numpy()}
-        logits, *after = session.run(None, state)
-        np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
-        exported, *_ = program(*map(torch.from_numpy, state.values()))
-        torch.testing.assert_close(exported, expected, atol=1e-4, rtol=0)
-        state |= zip(step.input_names[2:], after, strict=True)
+    program = torch.export.export(step, step.example(2), dynamic_shapes=step.dynamic_shapes).module()
+    for batch in (1, 3):
+        state = dict(zip(step.input_names, (x.numpy() for x in step.example(batch)), strict=True))
+        memory = None
+        for image, flow in pictures(10, batch, (64, 96)):
+            with torch.inference_mode():
+                expected, memory = model.step(image, flow, memory)
+            state |= {"image": image.numpy(), "flow": flow.numpy()}
+            logits, *after = session.run(None, state)
+            np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+            exported, *_ = program(*map(torch.from_numpy, state.values()))
+            torch.testing.assert_close(exported, expected, atol=1e-4, rtol=0)
+            state |= zip(step.input_names[2:], after, strict=True)
 
 
 @pytest.mark.slow
@@ -93,9 +94,5 @@ def test_example_without_torch_gives_the_same_masks(tmp_path: Path, repository: 
 
 def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
-    for wrong, message in (
-        (["--output", str(tmp_path / "x.pt")], "must end in .onnx"),
-        (["--output", str(tmp_path / "x.onnx"), "--batch", "0"], "at least 1"),
-    ):
-        assert main(wrong) == 2
-        assert message in capsys.readouterr().err
+    assert main(["--output", str(tmp_path / "x.pt")]) == 2
+    assert "must end in .onnx" in capsys.readouterr().err

@@ -203,7 +203,7 @@ class Adapter(nn.Sequential):
 
 def _add_to_flow(x: Tensor, source: Tensor, adapter: Adapter | None, flow_from: int) -> Tensor:
     """Add the adapter's reading of `source` to the flow rows of x."""
-    if adapter is None or flow_from >= len(x):
+    if adapter is None or flow_from >= x.shape[0]:
         return x
     return torch.cat((x[:flow_from], x[flow_from:] + adapter(source[flow_from:])))  # (B, N, C)
 
