@@ -223,7 +223,11 @@ def test_what_does_not_fit_together_is_one_line(infer, checkpoint, tmp_path):
         (checkpoint, ["--memory-frames", "3"], "--memory-frames is for HMHI-Net"),
         (checkpoint, ["--scene-cuts"], "--scene-cuts is for HMHI-Net"),
         (checkpoint, ["--quality", "best"], "--quality is for HMHI-Net"),
-        (checkpoint, ["infer.refine=guided"], "infer.refine=guided is for HMHI-Net, and"),
+        (
+            checkpoint,
+            ["--first-mask", mask, "--sequences", "a", "infer.tta=flip"],
+            "infer.tta=flip is for HMHI-Net",
+        ),
         (checkpoint, ["--attention", "3", "3"], "--attention is for HMHI-Net"),
         (checkpoint, ["--model", "hmhi"], "--model hmhi is HMHI-Net, but"),
         (hmhi, ["--first-mask", mask], f"hmhi.pt is HMHI-Net, {salient}"),
