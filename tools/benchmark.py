@@ -1,4 +1,4 @@
-"""Measure speed: python tools/benchmark.py infer|eval|data [options]."""
+"""Measure speed: python tools/benchmark.py infer|gpu|eval|data|... [options]."""
 
 import sys
 

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "data": "data",
     "eval": "evaluation",
     "flow": "flow",
+    "gpu": "gpu",
     "infer": "infer",
     "prompted": "prompted",
     "train": "train",

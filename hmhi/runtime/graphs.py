@@ -1,10 +1,10 @@
 """A network's frames as CUDA graphs, while its memory stays a value.
 
-A frame of HMHI-Net is hundreds of kernels, most of which a fast GPU finishes sooner than a CPU can start
-the next. A graph starts all of them at once; it reads and writes the same addresses each time. So every call copies
-its tensors, the slots of the memory among them, into the graph's own, and takes copies of what comes out. That moves
-some MiB within the device, and buys that videos never meet, that memories can be joined, kept or dropped, and that
-the bank's own policy decides what is evicted.
+A frame of HMHI-Net is hundreds of kernels, most of which a fast GPU finishes sooner than a CPU can start the next.
+A graph starts all of them at once; it reads and writes the same addresses each time. So every call copies its
+tensors, the slots of the memory among them, into the graph's own, and takes copies of what comes out. That moves some
+MiB within the device, and buys that videos never meet, that memories can be joined, kept or dropped, and that the
+bank's own policy decides what is evicted.
 
 B videos, H W pixels.
 """
