@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -47,6 +48,8 @@ class Arm:
     look_ahead: int = 1
     """Frames whose encoders run in one batch."""
     dense: bool = False
+    kernels: bool = True
+    """With the search that `hmhi.layers.topk_cpu` builds."""
 
     @property
     def name(self) -> str:
@@ -54,7 +57,8 @@ class Arm:
         if self.dense:
             return "dense fp32"
         ahead = f" look-ahead {self.look_ahead}" if self.look_ahead > 1 else ""
-        return self.precision + (" compiled" if self.compiled else "") + ahead
+        kernels = "" if self.kernels else " no kernels"
+        return self.precision + (" compiled" if self.compiled else "") + ahead + kernels
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def list_arms(options: argparse.Namespace) -> list[Arm]:
     """The dense form first, with the allocator as it comes; then every combination that was asked for."""
     ours = [
-        Arm(precision, compiled, look_ahead)
+        Arm(precision, compiled, look_ahead, kernels=kernels)
         for precision in options.precision
         for compiled in ((False, True) if options.compile else (False,))
         for look_ahead in options.look_ahead
+        for kernels in ((False, True) if options.without_kernels else (True,))
     ]
     if options.no_dense:
         return ours
@@ -151,7 +156,7 @@ def measure(options: argparse.Namespace, arms: Sequence[Arm], batch: int) -> lis
                     seconds[number, column] = elapsed
         parts: list[dict[str, float]] = [{} for _ in arms]
         for column, (arm, pipe) in enumerate(zip(arms, pipes, strict=True)):
-            if arm == Arm(arm.precision):
+            if arm == Arm(arm.precision, kernels=arm.kernels):
                 pipe.send("parts")
                 parts[column] = pipe.recv()
     results = []
@@ -203,6 +208,8 @@ def _serve(pipe: Connection, options: argparse.Namespace, arm: Arm, batch: int) 
     """
     if not arm.dense:  # the plain form runs with the allocator as it comes, ours as tools/infer.py does
         keep_pages()
+    if not arm.kernels:
+        os.environ["HMHI_KERNELS"] = "off"
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -464,6 +471,9 @@ def _parser() -> argparse.ArgumentParser:
         "--look-ahead", type=int, nargs="+", default=[1], help="frames whose encoders run in one batch"
     )
     parser.add_argument("--compile", action="store_true", help="measure with torch.compile, too")
+    parser.add_argument(
+        "--without-kernels", action="store_true", help="measure with PyTorch's top-k search, too"
+    )
     parser.add_argument("--flow", action="store_true", help="measure DIS flow estimation, too")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-dense", action="store_true", help="leave the dense form out")

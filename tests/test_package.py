@@ -62,6 +62,7 @@ def test_a_wheel_segments_a_clip_from_anywhere(installed, tmp_path):
     run(*hmhi, "segment", "--input", "clip", "--output", "out", cwd=tmp_path, env=environment)
     assert sorted(path.name for path in (tmp_path / "out/masks/clip").iterdir()) == ["0.png", "1.png"]
     assert (installed / "hmhi" / "py.typed").is_file()
+    assert (installed / "hmhi" / "layers" / "topk_cpu.cpp").is_file()
     page = {path.name for path in (installed / "hmhi" / "serve" / "page").iterdir()}
     assert page == {"index.html", "api.html", "style.css", "app.js", "api.js", "player.js"}
     done = subprocess.run([*hmhi, "benchmark", "infer"], env=environment, capture_output=True, text=True)

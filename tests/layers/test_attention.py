@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-import hmhi.layers.attention as attention
-from hmhi.layers.attention import Attention, best_keys, topk_attention
+import hmhi.layers.topk as search
+from hmhi.layers.attention import Attention, topk_attention
 
 
 def dense_topk(q, k, v, topk):
@@ -19,13 +19,15 @@ def tokens():
 
 
 @pytest.mark.parametrize("topk", [1, 7, 50, 120])
-@pytest.mark.parametrize("scores_at_once", [1, 2000, 1 << 23], ids=["row by row", "slices", "one piece"])
-def test_topk_equals_the_dense_form(tokens, topk, scores_at_once, monkeypatch):
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores_at_once)
+@pytest.mark.parametrize("at_once", [1, 2000, 1 << 23], ids=["row by row", "slices", "one piece"])
+def test_topk_equals_the_dense_form(tokens, topk, at_once, monkeypatch):
+    monkeypatch.setattr(search, "AT_ONCE", at_once)
     torch.testing.assert_close(topk_attention(*tokens, topk), dense_topk(*tokens, topk))
 
 
-def test_topk_gradients_equal_the_dense_form(tokens):
+@pytest.mark.parametrize("at_once", [2000, 1 << 23], ids=["slices", "one piece"])
+def test_topk_gradients_equal_the_dense_form(tokens, at_once, monkeypatch):
+    monkeypatch.setattr(search, "AT_ONCE", at_once)
     gradients = []
     for form in (topk_attention, dense_topk):
         leaves = [x.clone().requires_grad_() for x in tokens]
@@ -35,40 +37,9 @@ def test_topk_gradients_equal_the_dense_form(tokens):
         torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize(("m", "topk"), [(400, 7), (400, 24), (400, 25), (403, 7), (16, 1), (50, 50)])
-def test_best_keys_are_the_best(m, topk):
-    """Through blocks and without them: M no multiple of the block, or too few blocks to leave any out."""
-    scores = torch.randn(3, 11, m, generator=torch.Generator().manual_seed(2))
-    found = scores.gather(-1, best_keys(scores, topk)).sort(descending=True).values
-    assert torch.equal(found, scores.sort(descending=True).values[..., :topk])
-
-
-def test_best_keys_may_share_a_block():
-    scores = torch.zeros(1, 16 * 20)
-    scores[0, 3::20] = 1.0  # the sixteen members of the fourth block
-    assert best_keys(scores, 10).flatten().remainder(20).eq(3).all()
-
-
 def test_topk_of_all_keys_is_plain_attention(tokens):
     plain = torch.nn.functional.scaled_dot_product_attention(*tokens)
     torch.testing.assert_close(topk_attention(*tokens, 120), plain)
-
-
-def test_topk_never_holds_the_dense_scores(tokens, monkeypatch):
-    """Scores exist for a slice of the queries at a time, whatever their number."""
-    q, k, v = (x.float() for x in tokens)
-    q = q.repeat(1, 8, 1)  # 296 queries
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 4000)
-    sizes = []
-
-    def watch(scores, topk):
-        sizes.append(scores.numel())
-        return best_keys(scores, topk)
-
-    monkeypatch.setattr(attention, "best_keys", watch)
-    topk_attention(q, k, v, 10)
-    assert sum(sizes) == len(q) * q.shape[1] * k.shape[1]
-    assert max(sizes) <= 4000
 
 
 @pytest.mark.parametrize("length", [260.0, 900.0])
@@ -93,12 +64,6 @@ def test_the_search_is_one_operator_in_an_exported_program():
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert sum("hmhi.topk_scores" in name for name in called) == 1
     assert not any(name.startswith("aten.topk") for name in called)
-
-
-def test_the_search_passes_the_checks_of_an_operator(tokens):
-    """Its shapes without data, its gradient, and that it changes no input."""
-    q, k, _ = (x[:, :8, :4].clone().requires_grad_() for x in tokens)
-    torch.library.opcheck(torch.ops.hmhi.topk_scores.default, (q, k, 5))
 
 
 def test_fewer_keys_than_topk_uses_them_all():
