@@ -57,13 +57,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         step
         for seed in seeds
         for row in rows.values()
-        for step in planner.steps(row.network, paper.networks[row.network], seed)
+        for step in planner.steps(row.network, paper.networks[row.network], seed, row.infer)
     )
     if args.dry_run:
         print(f"{title}\n{describe(steps)}")
         return 0
     costs = {
-        name: cost_lines(name, row, base_config(planner, paper.networks[row.network]), full=full)
+        name: cost_lines(
+            name, row, base_config(planner, (*paper.networks[row.network], *row.infer)), full=full
+        )
         for name, row in rows.items()
     }
     if args.costs:

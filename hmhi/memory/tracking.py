@@ -83,6 +83,8 @@ def motion_step(query: Tensor, keys: Tensor, grid: tuple[int, int], window: int)
         int64 (R, n) places; of equal matches the first in row-major order.
     """
     h, w = grid
+    if window // 2 >= max(grid) - 1:  # all of the frame
+        return best_places(query.float(), keys.float())
     there, here = query.float().unflatten(1, grid), keys.float().unflatten(1, grid)  # (R, h, w, D)
     place = torch.arange(h * w, device=keys.device).view(h, w)
     best = here.new_full(here.shape[:3], float("-inf"))  # (R, h, w)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FIRST_SEED = 42
 TRUTH = "{annotations}"
 """In the place of the folder of annotations, which inference finds."""
-SCORERS = {"masks": "val_zvos.py", "maps": "val_vsod.py"}
+SCORERS = {"masks": "val_zvos.py", "objects": "val_svos.py", "maps": "val_vsod.py"}
 
 
 class StepError(UserError):
@@ -78,8 +78,17 @@ class Planner:
         """Where the results of a network go."""
         return self.output / network / f"seed{seed}"
 
-    def steps(self, network: str, overrides: Sequence[str], seed: int) -> list[Step]:
-        """Prepare data, train the stages, segment and score each data set."""
+    def steps(
+        self, network: str, overrides: Sequence[str], seed: int, infer: Sequence[str] = ()
+    ) -> list[Step]:
+        """Prepare data, train the stages, segment and score each data set.
+
+        Args:
+            network: Its name.
+            overrides: Of its training.
+            seed: Of its training.
+            infer: Overrides of inference.
+        """
         prepared = self._prepare()
         trained: dict[str, Step] = {}
         for name, stage in self.recipe.train.items():
@@ -89,19 +98,22 @@ class Planner:
             trained[name] = Step(f"{network}/seed{seed}/{name}", words, folder, before)
         steps = [*prepared, *trained.values()]
         for data, benchmark in self.recipe.test.items():
-            folder = self.test_folder(network, seed, data)
-            words = self._segment(data, benchmark, trained[benchmark.weights].folder, folder)
-            inferred = Step(
-                f"{network}/seed{seed}/segment {data}", words, folder, (trained[benchmark.weights],)
-            )
-            words = self._score(benchmark, folder)
-            steps += [inferred, Step(f"{network}/seed{seed}/score {data}", words, folder, (inferred,))]
+            folder = self.test_folder(network, seed, data, infer)
+            weights = trained[benchmark.weights]
+            name = f"{network}/seed{seed}/{{}} {' '.join((data, *map(_short, infer)))}"
+            words = self._segment(data, benchmark, weights.folder, folder, infer)
+            inferred = Step(name.format("segment"), words, folder, (weights,))
+            steps.append(inferred)
+            if benchmark.kind != "server":
+                words = self._score(benchmark, folder)
+                steps.append(Step(name.format("score"), words, folder, (inferred,)))
         return steps
 
-    def test_folder(self, network: str, seed: int, data: str) -> Path:
-        """Where a network's predictions and ``scores.json`` go; scores of both kinds have a folder each."""
+    def test_folder(self, network: str, seed: int, data: str, infer: Sequence[str] = ()) -> Path:
+        """Where a network's predictions and ``scores.json`` go; each kind of scores, and of use, has its own."""
         benchmark = self.recipe.test[data]
-        return self.folder(network, seed) / f"{data}_{benchmark.kind}_{benchmark.weights}"
+        parts = (data, benchmark.kind, benchmark.weights, *map(_short, infer))
+        return self.folder(network, seed) / "_".join(parts)
 
     def _prepare(self) -> list[Step]:
         steps: list[Step] = []
@@ -122,24 +134,32 @@ class Planner:
             *filter(None, (random, start)), f"train.seed={seed}", f"train.output={folder / name}", "--resume", "auto",
         )  # fmt: skip
 
-    def _segment(self, data: str, benchmark: Benchmark, run: Path, folder: Path) -> tuple[str, ...]:
+    def _segment(
+        self, data: str, benchmark: Benchmark, run: Path, folder: Path, infer: Sequence[str]
+    ) -> tuple[str, ...]:
         root = [item for item in self.overrides if item.startswith("data.root=")]
         if benchmark.root is not None:
             root = [f"data.root={self._fill(benchmark.root)}"]
+        soft = ("--save-prob",) if benchmark.pred == "prob" else ()
         return (
             "bash", "scripts/infer.sh", data, str(folder), "--checkpoint", str(run / "ckpt" / "best.pt"),
-            "--save-prob", *root,
+            *soft, *infer, *root,
         )  # fmt: skip
 
     def _score(self, benchmark: Benchmark, folder: Path) -> tuple[str, ...]:
         return (
-            sys.executable, f"tools/{SCORERS[benchmark.kind]}", "--pred", str(folder / "prob"), "--gt", TRUTH,
+            sys.executable, f"tools/{SCORERS[benchmark.kind]}", "--pred", str(folder / benchmark.pred), "--gt", TRUTH,
             "--protocol", benchmark.protocol, "--sequences", str(folder / "sequences.txt"), "--json",
             str(folder / "scores.json"),
         )  # fmt: skip
 
     def _fill(self, text: str) -> str:
         return text.replace("{output}", str(self.output))
+
+
+def _short(override: str) -> str:
+    """``model.hmmn.topk=64`` as ``topk=64``."""
+    return override.rpartition("=")[0].rpartition(".")[2] + "=" + override.rpartition("=")[2]
 
 
 def unique(steps: Iterable[Step]) -> list[Step]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hmhi.config import Config
-from hmhi.models.cost import count_flops, count_parameters, count_parameters_as_published
+from hmhi.models.cost import PROMPTED_SIZE, count_flops, count_parameters, count_parameters_as_published
 from hmhi.reproduction.plan import Planner
 from hmhi.reproduction.tables import Row
 
@@ -51,7 +51,7 @@ def read_lines(name: str, row: Row, planner: Planner, seeds: Iterable[int]) -> l
     for seed in seeds:
         rates = []
         for data, benchmark in planner.recipe.test.items():
-            folder = planner.test_folder(row.network, seed, data)
+            folder = planner.test_folder(row.network, seed, data, row.infer)
             if not (folder / "scores.json").is_file():
                 continue
             metrics = _read(folder / "scores.json")["metrics"]
@@ -74,7 +74,7 @@ def cost_lines(name: str, row: Row, config: Config, *, full: bool = True) -> lis
         config: Of its network.
         full: Whether it is the paper's network, not a smaller one in its place.
     """
-    height, width = config.data.image_size
+    height, width = config.data.image_size if config.model.kind == "hmhi" else PROMPTED_SIZE
     published = row.published.get("parameters") if full else None
     lines = [
         Line(name, "parameters, M", None, (count_parameters(config.model) / 1e6,)),
@@ -117,7 +117,7 @@ def lines_to_dict(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def _measures(metrics: Mapping[str, float], kind: str) -> dict[str, float]:
-    if kind == "masks":
+    if kind != "maps":
         return {measure: 100 * metrics[f"{measure}_mean"] for measure in PERCENT}
     return {measure: metrics[measure] for measure in ("MAE", "max_F", "max_E", "S")}
 

@@ -40,10 +40,13 @@ class Benchmark:
 
     weights: str
     """Stage whose best weights are used."""
-    kind: Literal["masks", "maps"]
-    """Scored by J and F, or by MAE, F, E and S."""
-    protocol: str
-    """Of `hmhi.evaluation.protocol`."""
+    kind: Literal["masks", "objects", "maps", "server"]
+    """Scored by J and F, of the foreground or of each object, or by MAE, F, E and S; or only segmented, for a server
+    that keeps the truth."""
+    protocol: str = ""
+    """Of `hmhi.evaluation.protocol`; none for a server."""
+    pred: Literal["prob", "masks"] = "prob"
+    """Which results of inference are scored."""
     root: str | None = None
     """Folder of data sets, where it is not the user's ``data.root``."""
 
@@ -66,6 +69,8 @@ class Row:
     network: str
     published: Mapping[str, float]
     """``<data set>/<measure>``, ``fps`` or ``parameters`` to the published number."""
+    infer: tuple[str, ...] = ()
+    """Overrides of inference: the row has its network's weights."""
     note: str = ""
 
 
@@ -193,5 +198,10 @@ def _check(paper: Paper, path: Path) -> None:
         stages = [stage.start for stage in recipe.train.values() if stage.start]
         stages += [benchmark.weights for benchmark in recipe.test.values()]
         problems += [f"recipe {name}: no stage {stage}" for stage in stages if stage not in recipe.train]
+        problems += [
+            f"recipe {name}: {data} has no protocol"
+            for data, benchmark in recipe.test.items()
+            if not benchmark.protocol and benchmark.kind != "server"
+        ]
     if problems:
         raise TableError(f"{path}: " + "; ".join(problems))

@@ -38,6 +38,7 @@ tables:
     rows:
       baseline: {network: none, published: {sample/JF: 50.0, parameters: 36.7}, note: as it is}
       layer = 2: {network: one, published: {sample/JF: 60.0}}
+      layer = 2, T = 1: {network: one, infer: [model.memory_frames=1], published: {sample/JF: 55.0}}
 """
 
 
@@ -58,7 +59,10 @@ def arguments(tables: Path, *more: str) -> list[str]:
 
 def test_list_and_dry_run(tables: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["--list", "--tables", str(tables)]) == 0
-    assert "  table 3: memory\n    baseline (as it is)\n    layer = 2\n" in capsys.readouterr().out
+    assert (
+        "  table 3: memory\n    baseline (as it is)\n    layer = 2\n    layer = 2, T = 1\n"
+        in capsys.readouterr().out
+    )
     assert main(arguments(tables, "--row", "layer = 2", "--seeds", "2", "--dry-run", "train.lr=1")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("[to do]")] == [
@@ -70,6 +74,31 @@ def test_list_and_dry_run(tables: Path, capsys: pytest.CaptureFixture[str]):
     assert "train.lr=1" in second and "train.seed=43" in second
     assert "one/seed43/first/ckpt/best.pt" in second and "train.pretrained=null" in second
     assert not (tables.parent / "out").exists()
+
+
+def test_rows_that_differ_in_use_share_a_training(tables: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments(tables, "--row", "layer = 2", "--row", "layer = 2, T = 1", "--dry-run")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("[to do] one")] == [
+        f"[to do] one/seed42/{step}"
+        for step in ("first", "second", "segment sample", "score sample",
+                     "segment sample memory_frames=1", "score sample memory_frames=1")
+    ]  # fmt: skip
+    usual, short = (
+        lines[lines.index(f"[to do] one/seed42/segment sample{end}") + 1] for end in ("", " memory_frames=1")
+    )
+    assert "model.memory_frames=1" in short and "model.memory_frames=1" not in usual
+    assert "sample_masks_second_memory_frames=1" in short
+
+
+def test_what_a_server_scores_is_segmented_alone(tables: Path, capsys: pytest.CaptureFixture[str]):
+    path = tables / "tiny.yaml"
+    path.write_text(
+        path.read_text().replace("kind: masks, protocol: all-frames", "kind: server, pred: masks")
+    )
+    assert main(arguments(tables, "--row", "baseline", "--dry-run")) == 0
+    out = capsys.readouterr().out
+    assert "segment sample" in out and "score sample" not in out and "--save-prob" not in out
 
 
 def test_costs(tables: Path, capsys: pytest.CaptureFixture[str]):

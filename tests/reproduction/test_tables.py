@@ -8,12 +8,19 @@ import torch
 
 from hmhi.config import Config, load_config
 from hmhi.models.build import build_model
-from hmhi.models.cost import count_flops, count_parameters, count_parameters_as_published
+from hmhi.models.cost import (
+    PROMPTED_SIZE,
+    count_flops,
+    count_parameters,
+    count_parameters_as_published,
+    count_prompted_flops,
+)
 from hmhi.reproduction.tables import TableError, read_paper, select_rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLES = REPOSITORY / "configs" / "tables"
 HMHI = read_paper(TABLES / "hmhi.yaml")
+HMMN = read_paper(TABLES / "hmmn.yaml")
 
 
 def config_of(network: str, *overrides: str) -> Config:
@@ -22,7 +29,7 @@ def config_of(network: str, *overrides: str) -> Config:
 
 
 def test_every_recipe_trains_as_its_configs_say():
-    for recipe in HMHI.recipes.values():
+    for recipe in (*HMHI.recipes.values(), *HMMN.recipes.values()):
         for stage in recipe.train.values():
             load_config(REPOSITORY / stage.config, [item.replace("{output}", "out") for item in stage.set])
 
@@ -54,6 +61,27 @@ def test_operations_of_the_release():
     projections = 4 * 2 * (4096 * 2 * 128**2 + 256 * 2 * 512**2)  # of four stored frames, here once for all
     unused = 2 * 256 * 512 * 128  # a position encoding that the release projects and drops
     assert (full + weights_times_values + projections + unused) / 1e9 == pytest.approx(209.01, abs=0.005)
+
+
+def test_costs_of_hmmn():
+    """Parameters and operations of the release (measured), for one object, 480 x 854 and two frames in memory."""
+    config = load_config(None, ["model.kind=hmmn", *HMMN.networks["full"]])
+    assert count_parameters(config.model) == 42_760_194
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(config.model)
+        segment, memorise = count_prompted_flops(model, torch.empty(1, 3, *PROMPTED_SIZE))
+    assert segment / 1e9 == pytest.approx(330.6, abs=0.05)
+    assert memorise / 1e9 == pytest.approx(120.5, abs=0.05)
+
+
+def test_rows_of_hmmn_share_weights():
+    """A row's settings of use are none that training or a checkpoint depends on."""
+    used = {item for table in HMMN.tables.values() for row in table.rows.values() for item in row.infer}
+    settings = load_config(None, ["model.kind=hmmn", *HMMN.networks["full"]]).model.hmmn
+    names = {name for name in vars(settings) if any(item.startswith(f"model.hmmn.{name}=") for item in used)}
+    assert names == {"kernel", "topk", "fine_every", "window", "sigma"}
+    for overrides in (*HMMN.networks.values(), *([item] for item in used)):
+        load_config(None, ["model.kind=hmmn", *overrides])
 
 
 @pytest.mark.parametrize("network", HMHI.networks)
@@ -103,6 +131,7 @@ def test_mistakes_in_a_table_file_are_named(tmp_path: Path):
         ("weights: a", "weights: b", "no stage b"),
         ("recipe: r", "recipe: q", "no recipe q"),
         ("kind: masks", "sort: masks", "sort in a Benchmark"),
+        (", protocol: release", "", "davis16 has no protocol"),
         ("paper: A paper", "a: [", "no table file"),
     ):
         path.write_text(GOOD.replace(old, new))
