@@ -280,8 +280,8 @@ def prepare_rank(
         require_av("--alpha")
     if args.background:
         Background(args.background)
-    data_root = Path(load_config(None, args.overrides).data.root)
     kind = find_kind(args)
+    data_root = Path(load_config(None, [f"model.kind={kind}", *args.overrides]).data.root)
     inputs = find_videos_and_masks(args, kind, data_root)
     check_output(args.output, inputs)
     checkpoint = args.checkpoint or EMBEDDED

@@ -158,8 +158,9 @@ class Planner:
 
 
 def _short(override: str) -> str:
-    """``model.hmmn.topk=64`` as ``topk=64``."""
-    return override.rpartition("=")[0].rpartition(".")[2] + "=" + override.rpartition("=")[2]
+    """``model.hmmn.topk=64`` as ``topk-64``: in a path, an equals sign would make it a setting."""
+    key, _, value = override.partition("=")
+    return f"{key.rpartition('.')[2]}-{value}"
 
 
 def unique(steps: Iterable[Step]) -> list[Step]:

@@ -67,7 +67,7 @@ def test_first_mask_and_results_by_object(infer, tmp_path):
     out = tmp_path / "out"
     said = infer(
         "--input", frames, "--first-mask", tmp_path / "first.png", "--output", out, "--save-prob", "--matte",
-        "--coco", "--overlay", "--strip", "--model", "hmmn", "--zip",
+        "--coco", "--overlay", "--strip", "--model", "hmmn", "--zip", "model.hmmn.topk=3",
     )  # fmt: skip
     assert "1 sequences in" in said and f"all masks: {out / 'masks.zip'}" in said
     assert np.array_equal(read_labels(out / "masks" / "walk" / "f1.png"), labels_of(1, 7))

@@ -82,13 +82,13 @@ def test_rows_that_differ_in_use_share_a_training(tables: Path, capsys: pytest.C
     assert [line for line in lines if line.startswith("[to do] one")] == [
         f"[to do] one/seed42/{step}"
         for step in ("first", "second", "segment sample", "score sample",
-                     "segment sample memory_frames=1", "score sample memory_frames=1")
+                     "segment sample memory_frames-1", "score sample memory_frames-1")
     ]  # fmt: skip
     usual, short = (
-        lines[lines.index(f"[to do] one/seed42/segment sample{end}") + 1] for end in ("", " memory_frames=1")
+        lines[lines.index(f"[to do] one/seed42/segment sample{end}") + 1] for end in ("", " memory_frames-1")
     )
     assert "model.memory_frames=1" in short and "model.memory_frames=1" not in usual
-    assert "sample_masks_second_memory_frames=1" in short
+    assert "sample_masks_second_memory_frames-1" in short
 
 
 def test_what_a_server_scores_is_segmented_alone(tables: Path, capsys: pytest.CaptureFixture[str]):
