@@ -52,6 +52,8 @@ class Setting:
     clips: int
     """In a batch of training."""
     clip_frames: int
+    steps: int
+    """Of training, which are counted."""
     raft: str
     raft_size: tuple[int, int]
     pairs: tuple[int, ...]
@@ -64,11 +66,11 @@ class Setting:
 
 SETTINGS = {
     "full": Setting(
-        size=512, backbone="mit_b1", memory_frames=5, batches=(1, 16), parity=(256, 512), clips=2, clip_frames=5,
+        size=512, backbone="mit_b1", memory_frames=5, batches=(1, 16), parity=(256, 512), clips=2, clip_frames=5, steps=15,
         raft="raft", raft_size=(480, 854), pairs=(1, 4, 8), compiled=True, video=(20, 200),
     ),
     "small": Setting(
-        size=64, backbone="mit_b0", memory_frames=2, batches=(1, 2), parity=(256,), clips=1, clip_frames=2,
+        size=64, backbone="mit_b0", memory_frames=2, batches=(1, 2), parity=(256,), clips=1, clip_frames=2, steps=2,
         raft="raft-small", raft_size=(128, 136), pairs=(1, 2), compiled=False, video=(4, 10),
     ),
 }  # fmt: skip
@@ -279,7 +281,7 @@ def train(setting: Setting, device: str, seconds: float) -> Figures:
         fast = amp_precision(torch.device(device))
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         arguments = [
-            "--device", device, "--rounds", str(max(2, round(seconds / 6))), "--json", str(report),
+            "--device", device, "--rounds", str(setting.steps), "--json", str(report),
             f"data.image_size=[{setting.size},{setting.size}]", f"data.clip_frames={setting.clip_frames}",
             f"data.synthetic.size=[{setting.size},{setting.size}]", f"train.batch_size={setting.clips}",
             f"data.workers={workers if setting.size > 128 else 0}", f"model.backbone={setting.backbone}",

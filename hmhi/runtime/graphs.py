@@ -29,6 +29,8 @@ KINDS = 16
 WARM_UP = 2
 """Calls before a recording, in which libraries load, choose their kernels and take their workspaces."""
 
+_ONE_CAPTURE = Lock()  # CUDA allows no second one in a process
+
 Tensors = Mapping[Any, Tensor]
 Function = Callable[[Tensors], Tensors]
 Record = Callable[[Function, Tensors], tuple[Tensors, Callable[[], object]]]
@@ -37,23 +39,29 @@ from the inputs as they then are."""
 
 
 class CUDAGraphs:
-    """Records functions as CUDA graphs that share their memory, for they never run at the same time."""
+    """Records functions as CUDA graphs that share their memory, for they never run at the same time.
 
-    def __init__(self) -> None:
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Function, inputs: Tensors) -> tuple[Tensors, Callable[[], object]]:
         """See `Record`; the function must not wait for the device, nor read from it."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                function(inputs)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Flow networks go on allocating in their threads meanwhile; "global" would call that an error.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            outputs = function(inputs)
+        with _ONE_CAPTURE, torch.cuda.device(self._device):
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    function(inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # Flow networks go on allocating in their threads meanwhile; "global" would call that an error.
+            with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
+                outputs = function(inputs)
         return outputs, graph.replay
 
 
@@ -122,7 +130,7 @@ class GraphRunner(FrameRunner):
         record: Record | None = None,
     ) -> None:
         super().__init__(model, device, precision)
-        self._recordings = Recordings(record or CUDAGraphs())
+        self._recordings = Recordings(record or CUDAGraphs(device))
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Tensor], flows: Sequence[Tensor]) -> dict[int, Tensor]:
