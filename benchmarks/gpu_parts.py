@@ -66,12 +66,12 @@ class Setting:
 
 SETTINGS = {
     "full": Setting(
-        size=512, backbone="mit_b1", memory_frames=5, batches=(1, 16), parity=(256, 512), clips=2, clip_frames=5, steps=15,
-        raft="raft", raft_size=(480, 854), pairs=(1, 4, 8), compiled=True, video=(20, 200),
+        size=512, backbone="mit_b1", memory_frames=5, batches=(1, 16), parity=(256, 512), clips=2, clip_frames=5,
+        steps=15, raft="raft", raft_size=(480, 854), pairs=(1, 4, 8), compiled=True, video=(20, 200),
     ),
     "small": Setting(
-        size=64, backbone="mit_b0", memory_frames=2, batches=(1, 2), parity=(256,), clips=1, clip_frames=2, steps=2,
-        raft="raft-small", raft_size=(128, 136), pairs=(1, 2), compiled=False, video=(4, 10),
+        size=64, backbone="mit_b0", memory_frames=2, batches=(1, 2), parity=(256,), clips=1, clip_frames=2,
+        steps=2, raft="raft-small", raft_size=(128, 136), pairs=(1, 2), compiled=False, video=(4, 10),
     ),
 }  # fmt: skip
 

@@ -68,12 +68,3 @@ def test_every_part_runs_on_the_cpu(tmp_path):
     table = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert table.startswith(f"# {report['machine']['device']}\n")
     assert "| deviation | bf16, J of the bundled weights |" in table
-
-
-@pytest.mark.gpu
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_every_part_runs_on_the_gpu(tmp_path):
-    assert main(["--size", "small", "--minutes", "8", "--output", str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
-    assert any("graphs" in figure["name"] for figure in report["parts"]["stream"]["figures"])
