@@ -11,7 +11,7 @@ lint:        ## style, types, shell scripts
 	python -m ruff check .
 	python -m ruff format --check .
 	python -m mypy
-	shellcheck -x scripts/*.sh scripts/cluster/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/slurm/* .ci/run
 
 test:        ## all but the slow tests
 	bash scripts/test.sh

@@ -7,6 +7,7 @@
 #   CUDA_VISIBLE_DEVICES     GPUs to use (all of them by default)
 #   NPROC                    processes on this machine (one for each GPU; one without a GPU)
 #   NNODES NODE_RANK         machines, and the number of this one from 0 (1 and 0)
+#   MAX_RESTARTS             how often a run on one machine is started again after a process died (0); --resume auto
 #   MASTER_ADDR MASTER_PORT  where machine 0 listens (127.0.0.1 and 29500), for several machines
 #   PYTHON                   interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
@@ -38,11 +39,17 @@ if [[ "$nproc" == 1 && "$nnodes" == 1 ]]; then
     exec "$python" "${train[@]}"
 fi
 
+restarts="${MAX_RESTARTS:-0}"
+if [[ "$restarts" != 0 && ("$nnodes" != 1 || "$*" != *"--resume auto"*) ]]; then
+    echo "error: MAX_RESTARTS=$restarts is for one machine, and needs --resume auto" >&2
+    exit 2
+fi
+
 # What is missing is said once and plainly, before torchrun starts.
 "$python" "${train[@]}" --check
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [[ "$nnodes" == 1 ]]; then
-    launch=(--standalone)
+    launch=(--standalone --max-restarts "$restarts")
 else
     launch=(--nnodes "$nnodes" --node-rank "${NODE_RANK:-0}"
         --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")

@@ -62,10 +62,27 @@ def process_group(timeout: timedelta = timedelta(minutes=15)) -> Iterator[Ranks]
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", timeout=timeout, **_fresh_store(timeout)
+    )
     yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     # Only after success: with a failed peer nccl would wait here, and leaving is what tells the peers.
     dist.destroy_process_group()
+
+
+def _fresh_store(timeout: timedelta) -> dict[str, Any]:
+    """Where ranks that torchrun has started again meet: not at the addresses of those that died.
+
+    Torchrun keeps one store for all attempts. It counts them for each machine apart, so that the count is no common
+    prefix for several machines; there, the whole command has to be started again.
+    """
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if not attempt or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    return {
+        "store": dist.PrefixStore(f"attempt{attempt}", store), "rank": rank, "world_size": world_size,
+    }  # fmt: skip
 
 
 def parallel(model: nn.Module, ranks: Ranks) -> nn.Module:

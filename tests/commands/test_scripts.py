@@ -23,7 +23,8 @@ def run(*command, cwd=None, ok=True, **environment):
 
 
 def test_scripts_parse(repository):
-    scripts = [*(repository / "scripts").glob("*.sh"), repository / ".ci" / "run"]
+    folder = repository / "scripts"
+    scripts = [*folder.glob("*.sh"), *folder.glob("slurm/*"), repository / ".ci" / "run"]
     assert len(scripts) >= 6
     for script in scripts:
         run("bash", "-n", script)

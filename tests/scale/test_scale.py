@@ -186,16 +186,11 @@ def test_a_stream_of_bytes_needs_no_file(checkpoint, videos):
 @pytest.mark.slow
 def test_the_cluster_files_call_the_command_as_it_is(repository, checkpoint, videos, tmp_path):
     """The SLURM script with the variables that SLURM sets; the Kubernetes job by what it says."""
-    tool = tmp_path / "bin" / "hmhi"
-    tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m hmhi.commands.main "$@"\n')
-    tool.chmod(0o755)
-    script = repository / "scripts" / "cluster" / "slurm_array.sh"
+    script = repository / "scripts" / "slurm" / "infer.sbatch"
     words = [videos[0], tmp_path / "out", "--checkpoint", checkpoint]
     environment = {
-        **os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(repository), "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "0",
-        "SLURM_ARRAY_TASK_COUNT": "4",
+        **os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "SLURM_SUBMIT_DIR": str(repository),
+        "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "4",
     }  # fmt: skip
     done = subprocess.run(["bash", script, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
