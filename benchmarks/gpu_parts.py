@@ -106,11 +106,14 @@ class Arm:
     tf32: bool = False
     compiled: bool = False
     graphs: bool = False
+    triton: bool = False
+    """Whether the top-k search is the kernel that is off until a GPU has run it."""
 
     @property
     def name(self) -> str:
         """As in the report."""
-        words = (self.precision, self.tf32 and "TF32", self.compiled and "compiled", self.graphs and "graphs")
+        words = [self.precision, self.tf32 and "TF32", self.compiled and "compiled", self.graphs and "graphs"]
+        words.append(self.triton and "Triton")
         return " ".join(word for word in words if word)
 
 
@@ -196,6 +199,13 @@ def compiled(setting: Setting, device: str, seconds: float) -> Figures:
     )
 
 
+def triton(setting: Setting, device: str, seconds: float) -> Figures:
+    """`stream` with graphs and the top-k search in Triton, which the CPU has not."""
+    if torch.device(device).type == "cuda":
+        arm = Arm(amp_precision(torch.device(device)), graphs=True, triton=True)
+        yield from time_arms(setting, device, seconds, [arm])
+
+
 def time_arms(setting: Setting, device: str, seconds: float, arms: Sequence[Arm]) -> Figures:
     """Frames a second of each arm, for each batch."""
     for batch, arm in itertools.product(setting.batches, arms):
@@ -214,6 +224,7 @@ def time_arms(setting: Setting, device: str, seconds: float, arms: Sequence[Arm]
 def start_arm(setting: Setting, device: str, arm: Arm, batch: int) -> Callable[[], list[np.ndarray]]:
     """A call that takes the next frame of each of `batch` videos, and returns its probabilities."""
     use_tf32(arm.tf32)
+    os.environ["HMHI_KERNELS"] = "triton" if arm.triton else ""  # read at each call
     model = random_model(setting, device)
     if arm.compiled:
         compile_parts(model)
@@ -406,6 +417,7 @@ PARTS = {
     "train": Part(train, 90),
     "raft": Part(raft, 40),
     "video": Part(video, 50),
+    "triton": Part(triton, 30),
     "compiled": Part(compiled, 120),
 }
 """What is most needed comes first; shares are seconds of ten minutes."""
