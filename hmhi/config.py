@@ -373,6 +373,34 @@ class LossConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectLossConfig(Section):
+    """The loss of prompted models: cross-entropy over background and objects, and dice of each object."""
+
+    prefix = "train.object_loss."
+
+    cross_entropy: float = field(default=1.0, metadata={"at_least": 0})
+    """Weight of cross-entropy."""
+    dice: float = field(default=0.0, metadata={"at_least": 0})
+    """Weight of the dice term."""
+    bootstrap: list[float] = field(default_factory=list, metadata={"at_least": 0, "at_most": 1})
+    """[from, until, share]: between these points of the run, 0-1, the share of a frame's pixels whose cross-entropy
+    counts, the hardest ones, falls linearly from all to `share`; empty counts all throughout."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.cross_entropy + self.dice:
+            raise ConfigError(
+                "train.object_loss: cross_entropy and dice are both 0, so there is nothing to learn from"
+            )
+        ramp = self.bootstrap
+        if len(ramp) not in (0, 3) or (ramp and (ramp[0] >= ramp[1] or not ramp[2])):
+            raise ConfigError(
+                f"train.object_loss.bootstrap is empty, or a point of the run, a later one, and a share above 0; "
+                f"got {ramp}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Section):
     """The optimisation (paper section 4.1)."""
 
@@ -382,27 +410,31 @@ class TrainConfig(Section):
     """Run folder: config, checkpoints, TensorBoard and metrics.jsonl."""
     epochs: int = field(default=150, metadata={"at_least": 1})
     """Passes over the training clips."""
+    steps: int | None = field(default=None, metadata={"at_least": 1})
+    """Optimiser steps of the run; null goes through all `epochs`, a number takes their place."""
     batch_size: int = field(default=2, metadata={"at_least": 1})
     """Clips for each rank and forward pass."""
     accumulate: int = field(default=1, metadata={"at_least": 1})
     """Forward passes for each optimiser step."""
     effective_batch: int | None = field(default=None, metadata={"at_least": 1})
     """Clips of each optimiser step, over all ranks; sets `accumulate` to effective_batch / (batch_size x ranks)."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` uses momentum 0.9."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """``adam`` adds weight decay to the gradient; ``sgd`` does too, and uses momentum 0.9."""
     lr: float = field(default=6e-5, metadata={"above": 0})
     """Peak learning rate."""
     lr_encoder: float = field(default=1.0, metadata={"above": 0})
-    """Factor on the learning rate of the encoder's parameters; below 1 spares what it knows from ImageNet."""
+    """Factor on the learning rate of the encoders' parameters; below 1 spares what they know from ImageNet."""
     freeze_batchnorm: bool = False
-    """Keep the running mean and variance of the encoder's BatchNorm layers as loaded, and normalise with them in
+    """Keep the running mean and variance of the encoders' BatchNorm layers as loaded, and normalise with them in
     training too; their scale and shift still learn. MiT and Swin have none."""
     weight_decay: float = 5e-4
     """Decoupled weight decay."""
     decay_norms: bool = True
     """Whether norms, biases and position tables decay too (the release's rule for MiT)."""
-    schedule: Literal["constant", "cosine", "poly"] = "constant"
-    """Learning rate over the run."""
+    schedule: Literal["constant", "cosine", "poly", "step"] = "constant"
+    """Learning rate over the run; ``step`` divides it by 10 at each of `lr_drops`."""
+    lr_drops: list[int] = field(default_factory=list, metadata={"at_least": 1})
+    """Optimiser steps at which the schedule ``step`` lowers the learning rate."""
     warmup_steps: int = 0
     """Optimiser steps of linear warm-up."""
     min_lr: float = 0.0
@@ -410,7 +442,9 @@ class TrainConfig(Section):
     grad_clip: float | None = field(default=None, metadata={"above": 0})
     """Largest L2 norm of the whole gradient; null leaves it."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Weights of the loss."""
+    """Weights of HMHI-Net's loss."""
+    object_loss: ObjectLossConfig = field(default_factory=ObjectLossConfig)
+    """Weights of the loss of prompted models."""
     precision: Precision = "fp32"
     """Autocast type of the forward pass."""
     compile: bool = False
@@ -448,6 +482,11 @@ class TrainConfig(Section):
                 f"train.effective_batch={self.effective_batch} sets train.accumulate, which is {self.accumulate}; "
                 f"leave one of them out"
             )
+        if bool(self.lr_drops) != (self.schedule == "step"):
+            raise ConfigError(
+                f"train.lr_drops belongs to train.schedule=step, and step needs it; got {self.lr_drops} and "
+                f"{self.schedule}"
+            )
 
     def accumulation(self, world_size: int) -> int:
         """Forward passes of a rank for each optimiser step.
@@ -477,6 +516,8 @@ class InferConfig(Section):
 
     image_size: list[int] | None = field(default=None, metadata={"at_least": 32})
     """Height and width of the network's input; null takes what the checkpoint was trained at."""
+    short_side: int | None = field(default=None, metadata={"at_least": 32})
+    """Short side of a prompted model's input, its aspect kept; null takes 480."""
     flow: Literal["dis", "gmflow", "raft", "raft-small"] = "dis"
     """Estimator where no flow is given."""
     flow_weights: str | None = None
@@ -519,6 +560,20 @@ class Config(Section):
                 f"data.objects={self.data.objects} gives clips with labels and without flow, and model.kind=hmhi "
                 f"learns from one foreground and flow; set data.objects=0 or another kind"
             )
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        """Settings of the loss and of the input belong to one kind of model."""
+        prompted = self.model.kind != "hmhi"
+        for section, key, plain, of_prompted in (
+            (self.train, "train.loss", LossConfig(), False),
+            (self.train, "train.object_loss", ObjectLossConfig(), True),
+            (self.infer, "infer.image_size", None, False),
+            (self.infer, "infer.short_side", None, True),
+        ):
+            if prompted != of_prompted and getattr(section, key.partition(".")[2]) != plain:
+                owner = "prompted models" if of_prompted else "kind hmhi"
+                raise ConfigError(f"{key} belongs to {owner}, but model.kind is {self.model.kind}")
 
 
 FORMER: Mapping[str, str | None] = {

@@ -4,7 +4,8 @@
 # Settings go to all stages.
 #
 # From the environment:
-#   EDITION   1: the bundled weights; 2: the next ones, with an ImageNet encoder (needs requirements-train.txt)
+#   EDITION   1: the bundled weights; 2: the next ones, with an ImageNet encoder; hmmn: a network that follows objects
+#             given by masks (2 and hmmn need requirements-train.txt)
 #   PYTHON    interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
 
@@ -23,8 +24,12 @@ case "${EDITION:-1}" in
     stages=(embedded2_96 embedded2_128 embedded2_192 embedded2_finish)
     output=runs/hmhi_embedded2.safetensors
     ;;
+hmmn)
+    stages=(svos/hmmn_small_96 svos/hmmn_small_160 svos/hmmn_small_240)
+    output=runs/hmmn_embedded.safetensors
+    ;;
 *)
-    echo "error: EDITION=$EDITION: there are 1 and 2" >&2
+    echo "error: EDITION=$EDITION: there are 1, 2 and hmmn" >&2
     exit 2
     ;;
 esac
@@ -35,7 +40,7 @@ fi
 
 bash scripts/train.sh "configs/${stages[0]}.yaml" "$@" --resume auto
 for ((i = 1; i < ${#stages[@]}; i++)); do
-    LOAD_FROM="runs/${stages[i - 1]}/ckpt/best.pt" \
+    LOAD_FROM="runs/${stages[i - 1]##*/}/ckpt/best.pt" \
         bash scripts/finetune.sh "configs/${stages[i]}.yaml" "$@" --resume auto
 done
-"$PYTHON" tools/export_weights.py --checkpoint "runs/${stages[-1]}/ckpt/best.pt" --output "$output"
+"$PYTHON" tools/export_weights.py --checkpoint "runs/${stages[-1]##*/}/ckpt/best.pt" --output "$output"

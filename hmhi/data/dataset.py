@@ -44,6 +44,8 @@ class ClipKey:
 
     epoch: int
     index: int
+    progress: float = 0.0
+    """Share of the run, 0-1, that is done when the epoch begins; a curriculum follows it."""
 
 
 class FrameSample(NamedTuple):

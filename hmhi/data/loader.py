@@ -33,7 +33,7 @@ from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.dataset import ClipDataset, ClipKey, SyntheticClips, SyntheticVideo, ValVideo, VideoDataset
 from hmhi.data.index import scan
-from hmhi.data.objects import ObjectClipDataset, SyntheticObjectClips
+from hmhi.data.objects import LabelledVideo, ObjectClipDataset, SyntheticObjectClips, build_object_videos
 from hmhi.errors import BadFileError
 
 logger = logging.getLogger(__name__)
@@ -74,13 +74,13 @@ class JoinedClips(Dataset[dict[str, Any]]):
         while len(bad) <= MAX_SUBSTITUTES:
             part = int(np.searchsorted(self._starts, key.index, side="right")) - 1
             try:
-                item = self.parts[part][ClipKey(key.epoch, key.index - int(self._starts[part]))]
+                item = self.parts[part][replace(key, index=key.index - int(self._starts[part]))]
                 return {**item, "bad": bad}
             except BadFileError as error:
                 bad.append(str(error))
             if not self.skip_bad:
                 break
-            key = ClipKey(key.epoch, int(substitutes.integers(len(self))))
+            key = replace(key, index=int(substitutes.integers(len(self))))
         return {"bad": bad}
 
 
@@ -98,6 +98,7 @@ class ClipBatches(Sampler[list[ClipKey]]):
         self.group = group
         self.epoch = 0
         self.start_batch = 0
+        self.progress = 0.0
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever this one starts."""
@@ -110,7 +111,8 @@ class ClipBatches(Sampler[list[ClipKey]]):
         order = np.resize(order, len(self) * step)  # cuts the end off, or repeats
         for batch in range(self.start_batch, len(self)):
             start = batch * step + self.rank * self.batch_size
-            yield [ClipKey(epoch, int(index)) for index in order[start : start + self.batch_size]]
+            part = order[start : start + self.batch_size]
+            yield [ClipKey(epoch, int(index), self.progress) for index in part]
 
 
 class TrainLoader:
@@ -168,12 +170,19 @@ class TrainLoader:
         """Batches for each epoch and rank."""
         return len(self._batches)
 
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose what the next iteration yields: an epoch, from one of its batches on."""
+    def set_epoch(self, epoch: int, start_batch: int = 0, progress: float = 0.0) -> None:
+        """Choose what the next iteration yields: an epoch, from one of its batches on.
+
+        Args:
+            epoch: From 0.
+            start_batch: The first one that is yielded.
+            progress: Share of the run, 0-1, that is done when the epoch begins.
+        """
         if not 0 <= start_batch <= len(self):
             raise ValueError(f"start_batch {start_batch} is outside an epoch of {len(self)} batches")
         self._batches.epoch = epoch
         self._batches.start_batch = start_batch
+        self._batches.progress = progress
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the batches of the epoch.
@@ -230,7 +239,6 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     *,
-    epochs: int = 1,
     timeout: float = 300.0,
     group: int = 1,
 ) -> TrainLoader:
@@ -242,7 +250,6 @@ def build_train_loader(
         seed: Source of the order and of every draw; the same on all ranks.
         rank: This process.
         world_size: All processes.
-        epochs: Of the run; a curriculum divides them.
         timeout: Seconds without a batch after which the loader processes count as hung.
         group: An epoch's batches are a multiple of this.
 
@@ -256,7 +263,7 @@ def build_train_loader(
         more = replace(cfg, repeats=cfg.repeats * cfg.set_repeats.get(name, 1))
         if name == SYNTHETIC:
             parts.append(
-                SyntheticObjectClips(more, seed + number, epochs)
+                SyntheticObjectClips(more, seed + number)
                 if cfg.objects
                 else SyntheticClips(more, seed + number)
             )
@@ -264,7 +271,7 @@ def build_train_loader(
         need_flow = cfg.flow == "stored" and cfg.objects == 0
         videos = scan(Path(cfg.root), name, "train", need_flow=need_flow, need_mask=True)
         parts.append(
-            ObjectClipDataset(videos, more, seed + number, epochs)
+            ObjectClipDataset(videos, more, seed + number)
             if cfg.objects
             else ClipDataset(videos, more, seed + number)
         )
@@ -272,14 +279,16 @@ def build_train_loader(
     return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers, timeout, group)
 
 
-def build_val_videos(cfg: DataConfig, dataset: str) -> list[ValVideo]:
-    """The validation videos of a data set, all frames of each, masks where there are some.
+def build_val_videos(cfg: DataConfig, dataset: str) -> Sequence[ValVideo | LabelledVideo]:
+    """The validation videos of a data set, all frames of each, masks or label maps where there are some.
 
     Raises:
         ConfigError: The name is unknown.
         DatasetNotFoundError: The data set is not below ``cfg.root``.
         DatasetError: Its files are missing or do not match.
     """
+    if cfg.objects:
+        return build_object_videos(cfg, dataset)
     if dataset == SYNTHETIC:
         return [SyntheticVideo(number, cfg) for number in range(cfg.synthetic.val_videos)]
     videos = scan(Path(cfg.root), dataset, "val", need_flow=cfg.flow == "stored", need_mask=True)

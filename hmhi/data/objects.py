@@ -1,7 +1,7 @@
 """Clips and videos whose objects have labels of their own, for networks that are given masks.
 
 A clip's objects are those visible in its first frame. As in `hmhi.data.dataset`, everything random about a sample
-follows from (seed, epoch, index), and the curriculum from the epoch: a resumed run draws the same.
+follows from (seed, epoch, index), and the curriculum from the key's progress: a resumed run draws the same.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ class ObjectClipDataset(Dataset[dict[str, Any]]):
         videos: Of one data set.
         config: What is drawn.
         seed: Of every draw.
-        epochs: Of the run, which the curriculum divides.
     """
 
-    def __init__(self, videos: Sequence[Video], config: DataConfig, seed: int, epochs: int) -> None:
+    def __init__(self, videos: Sequence[Video], config: DataConfig, seed: int) -> None:
         annotated = [tuple(frame for frame in video.frames if frame.mask is not None) for video in videos]
         empty = [f"{v.dataset}/{v.name}" for v, kept in zip(videos, annotated, strict=True) if not kept]
         if empty:
@@ -73,7 +72,6 @@ class ObjectClipDataset(Dataset[dict[str, Any]]):
         self.videos = tuple(videos)
         self.config = config
         self.seed = seed
-        self.epochs = epochs
         self._annotated = annotated
 
     def __len__(self) -> int:
@@ -90,7 +88,7 @@ class ObjectClipDataset(Dataset[dict[str, Any]]):
         number = key.index % len(self.videos)
         for _ in range(CLIP_TRIES):
             video = self.videos[number]
-            frames = self._choose(number, key.epoch / self.epochs, rng)
+            frames = self._choose(number, key.progress, rng)
             try:
                 pairs = {frame.stem: _read(frame) for frame in frames}
             except (BadFileError, OSError) as error:
@@ -124,10 +122,9 @@ class ObjectClipDataset(Dataset[dict[str, Any]]):
 class SyntheticObjectClips(Dataset[dict[str, Any]]):
     """Clips rendered on the fly with up to ``data.objects`` objects; items as from `ObjectClipDataset`."""
 
-    def __init__(self, config: DataConfig, seed: int, epochs: int) -> None:
+    def __init__(self, config: DataConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.epochs = epochs
 
     def __len__(self) -> int:
         return self.config.synthetic.videos * self.config.repeats
@@ -136,7 +133,7 @@ class SyntheticObjectClips(Dataset[dict[str, Any]]):
         """Render the clip of one key."""
         rng = np.random.default_rng([self.seed, key.epoch, key.index])
         config, size = self.config, self.config.synthetic.size
-        largest = skip_at(config.curriculum, key.epoch / self.epochs, config.max_gap)
+        largest = skip_at(config.curriculum, key.progress, config.max_gap)
         for _ in range(CLIP_TRIES):
             scene = 2 * int(
                 rng.integers(2**31)

@@ -16,7 +16,7 @@ from hmhi.config import Config
 from hmhi.errors import UserError
 from hmhi.media.atomic import file_sha256
 from hmhi.models.base import NAMES, VideoModel
-from hmhi.models.hmhi_net import PAD_TO, HMHINet
+from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.prompted import PromptedNet
 from hmhi.models.weights import HUB_CONFIG, HUB_WEIGHTS, load_state, model_from
 from hmhi.runtime.precision import amp_precision, use_channels_last
@@ -37,27 +37,6 @@ class Network:
     """The checkpoint's, with the changes that were asked for."""
     trained_flow: dict[str, dict[str, str]]
     """Data set to the record of the flow that it was trained on; empty where the checkpoint does not say."""
-
-
-@dataclass(frozen=True)
-class InputSize:
-    """Size of the network's input for frames of any size."""
-
-    fixed: tuple[int, int] = (0, 0)
-    """Height and width where `short_side` is None; the aspect of the frames is not kept."""
-    short_side: int | None = None
-    """Pixels of the short side; the aspect is kept."""
-    multiple: int = PAD_TO
-    """Of which both sides are, where the aspect is kept."""
-
-    def of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the input for frames of this size."""
-        if self.short_side is None:
-            return self.fixed
-        scale = self.short_side / min(height, width)
-        step = self.multiple
-        rows, columns = (max(1, round(side * scale / step)) * step for side in (height, width))
-        return rows, columns
 
 
 def find_device(name: str | torch.device) -> torch.device:

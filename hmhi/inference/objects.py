@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hmhi.data.transforms import to_input
 from hmhi.errors import UserError, check_count
-from hmhi.inference.base import InputSize, compile_or_warn, describe, find_device, load_network
+from hmhi.inference.base import compile_or_warn, describe, find_device, load_network
 from hmhi.inference.flow_stage import AHEAD
 from hmhi.inference.prompts import (
     GivenMasks,
@@ -38,8 +37,9 @@ from hmhi.inference.segmenter import VideoSegmenter
 from hmhi.inference.session import check_frame
 from hmhi.inference.sources import Source, SourceFrame, SourceLike, open_source
 from hmhi.memory.objects import ObjectState
-from hmhi.models.prompted import PromptedNet, override
+from hmhi.models.prompted import PromptedNet
 from hmhi.models.weights import checkpoint_kind
+from hmhi.runtime.object_frames import ObjectRunner, resize_mask, short_side_of
 from hmhi.runtime.pipeline import run_ahead
 from hmhi.runtime.precision import autocast
 
@@ -54,8 +54,6 @@ class PromptedFrame(NamedTuple):
     """(3, h, w) uint8."""
     given: dict[int, np.ndarray]
     """Id to (H, W) bool."""
-    given_input: dict[int, Tensor]
-    """Id to (h, w) bool."""
     seconds: float
     """That decoding and resizing took."""
 
@@ -69,7 +67,8 @@ class ObjectSegmenter:
     Args:
         checkpoint: A file that `hmhi.load_model` reads, of HMMN or STMA.
         device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
-        short_side: Pixels of the short side of the network's input, aspect kept; None takes the network's, 480.
+        short_side: Pixels of the short side of the network's input, aspect kept; None takes what the checkpoint says,
+            or 480.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
         compile: Compile the encoders and the decoder, here and now. Where torch cannot, a warning says so.
         overrides: Further config changes, for example ``model.hmmn.memory_frames=16``.
@@ -108,7 +107,9 @@ class ObjectSegmenter:
                     f"{describe(network.model)}; leave it out"
                 )
         self.traits = self.model.traits
-        self.input_size = InputSize(short_side=short_side or self.traits.short_side, multiple=1).of
+        side = short_side or short_side_of(self.config, self.model)
+        self._runner = ObjectRunner(self.model, self.device, self.config.precision, side)
+        self.input_size = self._runner.input_size
         if compile:
             compile_or_warn(self.model.parts_to_compile(), self._run_twice)
 
@@ -190,31 +191,22 @@ class ObjectSegmenter:
             UserError: A mask is too small for that size.
         """
         size = self.input_size(frame.image.shape[0], frame.image.shape[1])
-        inputs = {number: _resize_mask(mask, size) for number, mask in given.items()}
-        for number, mask in inputs.items():
-            if not mask.any():
+        for number, mask in given.items():
+            if not resize_mask(torch.from_numpy(mask), size).any():
                 raise UserError(
-                    f"frame {frame.index}: object {number} has {np.count_nonzero(given[number])} pixels, and none is "
+                    f"frame {frame.index}: object {number} has {np.count_nonzero(mask)} pixels, and none is "
                     f"left at the size of the network's input, {size[1]} x {size[0]}; mark more of it, or choose a "
                     f"larger short side"
                 )
         image = to_input(frame.image, size)
-        return PromptedFrame(frame, image, dict(given), inputs, time.perf_counter() - begin)
+        return PromptedFrame(frame, image, dict(given), time.perf_counter() - begin)
 
     @torch.inference_mode()
     def advance(self, frame: PromptedFrame, state: ObjectState) -> tuple[FrameResult, ObjectState]:
         """The result of a frame, and what is remembered after it; the state given is left as it was."""
         begin = time.perf_counter()
-        image = frame.image_input[None].to(self.device, non_blocking=True).float() / 255  # (1, 3, h, w)
-        given = {number: mask.to(self.device) for number, mask in frame.given_input.items()}
-        with autocast(self.device, self.config.precision):
-            prob, state = self.model.step(image, state, given)  # (K + 1, h, w)
         size = frame.source.image.shape[0], frame.source.image.shape[1]
-        if tuple(prob.shape[1:]) != size:
-            prob = F.interpolate(prob[None], size, mode="bilinear", align_corners=False)[0]  # (K + 1, H, W)
-            if frame.given:  # as they are at full size
-                masks = {number: torch.from_numpy(m).to(self.device) for number, m in frame.given.items()}
-                prob = override(prob, state.ids, masks)
+        prob, state = self._runner.step(frame.image_input, state, frame.given, size)  # (K + 1, H, W)
         places = prob.argmax(dim=0).cpu().numpy()  # (H, W)
         result = FrameResult(
             index=frame.source.index,
@@ -321,11 +313,3 @@ def open_segmenter(
     if checkpoint is None or checkpoint_kind(checkpoint) == "hmhi":
         return VideoSegmenter(checkpoint, device, **options)
     return ObjectSegmenter(checkpoint, device, **options)
-
-
-def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool to (h, w) bool, by nearest neighbour."""
-    whole = torch.from_numpy(mask)
-    if mask.shape == size:
-        return whole
-    return F.interpolate(whole[None, None].float(), size, mode="nearest-exact")[0, 0] > 0

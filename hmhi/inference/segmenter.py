@@ -23,7 +23,7 @@ from torch import Tensor
 from hmhi.errors import UserError, check_count
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
-from hmhi.inference.base import InputSize, compile_or_warn, describe, find_device, load_network
+from hmhi.inference.base import compile_or_warn, describe, find_device, load_network
 from hmhi.inference.batches import Batch, chunks, regroup
 from hmhi.inference.flow_stage import FlowStage, PreparedFrame
 from hmhi.inference.quality import quality_settings
@@ -34,7 +34,7 @@ from hmhi.inference.sources import Source, SourceLike, open_source
 from hmhi.inference.views import count_views, merge_views, view_inputs
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import HMHINet
-from hmhi.runtime.frames import FrameRunner, to_arrays, to_probability
+from hmhi.runtime.frames import FrameRunner, InputSize, to_arrays, to_probability
 from hmhi.runtime.graphs import GraphRunner
 
 log = logging.getLogger(__name__)

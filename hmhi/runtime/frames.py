@@ -8,6 +8,7 @@ B videos, H W pixels of the source, h w pixels of the network's input.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,8 +18,29 @@ from torch import Tensor
 from hmhi.config import Precision
 from hmhi.layers.normalize import Normalize
 from hmhi.memory.bank import Memory
-from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.hmhi_net import PAD_TO, HMHINet
 from hmhi.runtime.precision import autocast
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Size of the network's input for frames of any size."""
+
+    fixed: tuple[int, int] = (0, 0)
+    """Height and width where `short_side` is None; the aspect of the frames is not kept."""
+    short_side: int | None = None
+    """Pixels of the short side; the aspect is kept."""
+    multiple: int = PAD_TO
+    """Of which both sides are, where the aspect is kept."""
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the input for frames of this size."""
+        if self.short_side is None:
+            return self.fixed
+        scale = self.short_side / min(height, width)
+        step = self.multiple
+        rows, columns = (max(1, round(side * scale / step)) * step for side in (height, width))
+        return rows, columns
 
 
 class FrameRunner:

@@ -221,8 +221,9 @@ def run_differences(state: TrainState, saved: Mapping[str, Any]) -> list[str]:
     )  # fills in keys that are newer than the file
     new = _flat(config_to_dict(state.config))
     free = set(FREE_KEYS)
-    if state.config.train.schedule == "constant":
-        free.add("train.epochs")  # a longer run then starts with the same steps
+    # A longer run starts with the same steps, unless something follows the share of the run that is done.
+    if state.config.train.schedule in ("constant", "step") and state.config.model.kind == "hmhi":
+        free |= {"train.epochs", "train.steps"}
     lines = [
         f"{key}: {old[key]} in the checkpoint, {new[key]} now"
         for key in new

@@ -1,7 +1,7 @@
-"""The training loss: focal + binary cross-entropy + dice (paper section 4.1).
+"""The training losses: of HMHI-Net, focal + binary cross-entropy + dice (paper section 4.1), and of prompted models.
 
-B clips, T frames, H x W pixels. With the default weights (20, 10, 1) and ``frames="sum"`` the total is that of
-the authors' release, whose "focal" term is this focal term plus half of this cross-entropy.
+B clips, T frames, K objects, H x W pixels. With the default weights (20, 10, 1) and ``frames="sum"`` the total of
+HMHI-Net is that of the authors' release, whose "focal" term is this focal term plus half of this cross-entropy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 
 FOCAL_ALPHA = 0.25
 DICE_SMOOTH = 1e-5
+OBJECT_DICE_SMOOTH = (
+    1.0  # pixels: an object that a frame does not show costs little where little of it is found
+)
 
 
 def segmentation_loss(
@@ -85,3 +88,42 @@ def dice_term(logits: Tensor, masks: Tensor) -> Tensor:
     overlap = (prob * masks).sum(dim=(2, 3, 4))
     extent = prob.sum(dim=(2, 3, 4)) + masks.sum(dim=(2, 3, 4))
     return 1 - (2 * overlap + DICE_SMOOTH) / (extent + DICE_SMOOTH)
+
+
+def object_loss(
+    logits: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    *,
+    cross_entropy: float = 1.0,
+    dice: float = 0.0,
+    hardest: float = 1.0,
+) -> dict[str, Tensor]:
+    """Loss of prompted models: cross-entropy over background and objects, and soft dice of each object.
+
+    Every clip counts alike, whatever the number of its objects.
+
+    Args:
+        logits: (B, T, K + 1, H, W), background first, -inf for objects that a clip lacks; any float type.
+        labels: (B, T, H, W) in 0..K, any integer type; never an object that the clip lacks.
+        valid: (B, K) bool: objects that there are, at least one in each clip.
+        cross_entropy: Weight of cross-entropy.
+        dice: Weight of the dice term.
+        hardest: Share of the pixels of each frame, those of the largest cross-entropy, over which its mean is taken.
+
+    Returns:
+        Scalars: ``loss``, the value to minimise, and the unweighted terms ``ce`` and ``dice``, detached.
+    """
+    logits, labels = logits.float(), labels.long()
+    values = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="none")  # (B*T, H, W)
+    values = values.flatten(1)  # (B*T, H*W)
+    if hardest < 1.0:
+        values = values.topk(max(1, int(hardest * values.shape[1])), dim=1).values  # (B*T, share of H*W)
+    prob = logits.softmax(dim=2)[:, :, 1:]  # (B, T, K, H, W)
+    truth = F.one_hot(labels, logits.shape[2]).movedim(4, 2)[:, :, 1:].to(prob)  # (B, T, K, H, W)
+    overlap, extent = (prob * truth).sum(dim=(3, 4)), (prob + truth).sum(dim=(3, 4))  # (B, T, K)
+    distance = 1 - (2 * overlap + OBJECT_DICE_SMOOTH) / (extent + OBJECT_DICE_SMOOTH)
+    of_clip = (distance.mean(dim=1) * valid).sum(dim=1) / valid.sum(dim=1)  # (B,)
+    terms = {"ce": values.mean(), "dice": of_clip.mean()}
+    total = cross_entropy * terms["ce"] + dice * terms["dice"]
+    return {"loss": total, **{name: term.detach() for name, term in terms.items()}}

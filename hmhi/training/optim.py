@@ -16,14 +16,17 @@ from hmhi.config import TrainConfig
 
 POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 POLY_POWER = 0.9
+ENCODERS = ("encoder.", "memory_encoder.trunk.", "query_encoder.")
+"""Beginnings of the names of what ImageNet weights fill, in any of the models."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum 0.9 over `parameter_groups`."""
+    """AdamW, Adam, or SGD with momentum 0.9, over `parameter_groups`."""
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, fused=True)
 
 
 def load_optimizer(
@@ -63,7 +66,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     Args:
         model: Network whose parameters are trained; frozen ones are left out.
         config: ``weight_decay`` holds for weight matrices and kernels, and with ``decay_norms`` for vectors (norm
-            scales, biases) and position tables too. ``lr_encoder`` belongs to the parameters under ``encoder``.
+            scales, biases) and position tables too. ``lr_encoder`` belongs to the parameters of `ENCODERS`.
 
     Returns:
         Groups for a torch optimiser, each with an ``lr_factor`` for `set_learning_rate`; parameters of a group in
@@ -74,7 +77,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         if not parameter.requires_grad:
             continue
         spare = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in POSITION_TABLES
-        factor = config.lr_encoder if name.startswith("encoder.") else 1.0
+        factor = config.lr_encoder if name.startswith(ENCODERS) else 1.0
         groups.setdefault((factor, config.decay_norms or not spare), []).append(parameter)
     return [
         {
@@ -90,7 +93,8 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     """Learning rate of one optimiser step.
 
     Linear warm-up to ``config.lr`` over ``config.warmup_steps``, then ``config.schedule`` down to
-    ``config.min_lr`` at the end of the run. ``poly`` has power 0.9.
+    ``config.min_lr`` at the end of the run. ``poly`` has power 0.9; ``step`` divides by 10 at each of
+    ``config.lr_drops`` and has no such end.
 
     Args:
         step: Optimiser step, from 0.
@@ -101,6 +105,8 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "step":
+        return config.lr * 0.1 ** sum(step >= drop for drop in config.lr_drops)
     done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     done = min(done, 1.0)
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else (1 - done) ** POLY_POWER

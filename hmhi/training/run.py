@@ -20,6 +20,7 @@ from tqdm import tqdm
 from hmhi.config import Config, ConfigError, save_config
 from hmhi.data.dataset import ValVideo
 from hmhi.data.loader import TrainLoader, build_train_loader, build_val_videos
+from hmhi.data.objects import LabelledVideo
 from hmhi.data.provenance import flow_records
 from hmhi.flow.provenance import flow_mismatch
 from hmhi.models.build import build_model
@@ -39,6 +40,9 @@ from hmhi.training.writer import CheckpointWriter
 
 log = logging.getLogger(__name__)
 
+ValSets = Mapping[str, Sequence[ValVideo | LabelledVideo]]
+"""Data set to its validation videos."""
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -50,15 +54,17 @@ class Run:
     parallel: nn.Module
     """Called for training; joins the ranks' gradients."""
     loader: TrainLoader
-    val_videos: Mapping[str, Sequence[ValVideo]]
+    val_videos: ValSets
     folder: Path
     logger: RunLogger
     stop: StopSignal
     bar: tqdm
     accumulate: int
     """Batches of each optimiser step."""
+    epochs: int
+    """Passes over the training clips; the last one may be cut short."""
     total_steps: int
-    """Optimiser steps of all epochs."""
+    """Optimiser steps of the whole run."""
     best: float | None
     """J&F of ``best.pt`` on the first validation set; None before there is such a file."""
     writer: CheckpointWriter = field(default_factory=CheckpointWriter)
@@ -97,12 +103,13 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     # The last step of an epoch may have fewer than accumulate batches, but for train.effective_batch.
     accumulate = config.train.accumulation(ranks.world_size)
     steps = math.ceil(len(loader) / accumulate)
-    describe(state, steps, folder)
-    total, done = steps * config.train.epochs, state.progress.step
+    epochs, total = run_length(config, steps)
+    describe(state, steps, epochs, folder)
+    done = state.progress.step
     return Run(
         state=state, task=task_of(config), parallel=parallel, loader=loader, val_videos=val_videos, folder=folder,
         logger=RunLogger(folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0),
-        stop=StopSignal(), accumulate=accumulate, total_steps=total,
+        stop=StopSignal(), accumulate=accumulate, epochs=epochs, total_steps=total,
         best=checkpoint.best_score(folder / "ckpt", config.data.val),
         bar=tqdm(
             total=total, initial=done, unit="step", disable=not (ranks.is_main and sys.stderr.isatty())
@@ -120,34 +127,40 @@ def continue_from(
     log.info("continuing from %s: epoch %d, step %d", source, progress.epoch + 1, progress.step)
 
 
-def describe(state: TrainState, steps: int, folder: Path) -> None:
+def run_length(config: Config, steps: int) -> tuple[int, int]:
+    """Epochs, and optimiser steps of all of them, where one whole epoch has so many."""
+    total = config.train.steps
+    if total is None:
+        return config.train.epochs, steps * config.train.epochs
+    return math.ceil(total / steps), total
+
+
+def describe(state: TrainState, steps: int, epochs: int, folder: Path) -> None:
     """Log what is trained, and in how many steps of how many clips."""
     cfg, ranks = state.config.train, state.ranks
     log.info(
         "%s on %d x %s: %d steps of %d clips in each of %d epochs, %.1f M parameters, run folder %s",
-        state.config.model.backbone, ranks.world_size, ranks.device.type, steps,
-        cfg.batch_size * ranks.world_size * cfg.accumulation(ranks.world_size), cfg.epochs,
+        encoder_name(state.config.model), ranks.world_size, ranks.device.type, steps,
+        cfg.batch_size * ranks.world_size * cfg.accumulation(ranks.world_size), epochs,
         sum(p.numel() for p in state.model.parameters()) / 1e6, folder,
     )  # fmt: skip
 
 
-def build_data(
-    config: Config, rank: int = 0, world_size: int = 1
-) -> tuple[TrainLoader, dict[str, list[ValVideo]]]:
+def build_data(config: Config, rank: int = 0, world_size: int = 1) -> tuple[TrainLoader, ValSets]:
     """This rank's training loader, and the validation videos by data set.
 
     Raises:
         ConfigError: A data set's name is unknown, or the clips are too short for the model.
         FileNotFoundError: A data set is not where ``data.root`` says.
     """
-    if config.model.memory_stages and config.data.clip_frames < 2:
-        raise ConfigError("data.clip_frames must be at least 2 to train a memory (model.memory_stages)")
+    if (config.data.objects or config.model.memory_stages) and config.data.clip_frames < 2:
+        what = "" if config.data.objects else " (model.memory_stages)"
+        raise ConfigError(f"data.clip_frames must be at least 2 to train a memory{what}")
     cfg = config.train
     group = 1 if cfg.effective_batch is None else cfg.accumulation(world_size)
     loader = build_train_loader(
-        config.data, cfg.batch_size, cfg.seed, rank, world_size, epochs=cfg.epochs, timeout=60 * cfg.timeout,
-        group=group,
-    )  # fmt: skip
+        config.data, cfg.batch_size, cfg.seed, rank, world_size, timeout=60 * cfg.timeout, group=group
+    )
     val_sets = config.data.val if cfg.val_every else []
     return loader, {name: build_val_videos(config.data, name) for name in val_sets}
 
@@ -212,7 +225,7 @@ def build_state(config: Config, ranks: Ranks, *, fresh: bool) -> TrainState:
         fresh: Read ``train.load_from`` or ``train.pretrained``; a resumed run needs neither.
     """
     cfg = config.train
-    flow = flow_records(config.data, config.data.train, "train")
+    flow = {} if config.data.objects else flow_records(config.data, config.data.train, "train")
     torch.manual_seed(cfg.seed)
     model = build_model(config.model)
     if fresh:

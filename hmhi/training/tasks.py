@@ -1,17 +1,18 @@
 """What training and validation need to know of a kind of model; nothing else of them depends on the kind.
 
-B clips, T frames, H W pixels; h w pixels of the network's input.
+B clips, T frames, K objects, H W pixels; h w pixels of the network's input.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,15 +20,20 @@ from torch import Tensor, nn
 import hmhi.evaluation.protocol as protocols
 from hmhi.config import Config, TrainConfig
 from hmhi.data.dataset import FrameSample, ValVideo
+from hmhi.data.objects import LabelledVideo, ObjectFrame
+from hmhi.data.transforms import to_chw, to_input
 from hmhi.errors import UserError
-from hmhi.evaluation.objects import Floats, mean_of_frames, score_objects
+from hmhi.evaluation.objects import Floats, mean_of_frames, score_objects, split_labels
 from hmhi.evaluation.region import Mask
 from hmhi.layers.normalize import Normalize
+from hmhi.media.masks import PALETTE, object_ids
 from hmhi.models.hmhi_net import HMHINet
+from hmhi.models.prompted import PromptedNet
 from hmhi.runtime.frames import FrameRunner, to_probability
+from hmhi.runtime.object_frames import ObjectRunner, short_side_of
 from hmhi.runtime.pipeline import run_ahead
 from hmhi.runtime.precision import autocast
-from hmhi.training.losses import segmentation_loss
+from hmhi.training.losses import object_loss, segmentation_loss
 
 AHEAD = 4
 """Frames that may wait between reading, the network and the metrics."""
@@ -68,7 +74,7 @@ class Task(Protocol):
     def score(
         self,
         model: nn.Module,
-        video: ValVideo,
+        video: ValVideo | LabelledVideo,
         device: torch.device,
         *,
         protocol: protocols.Protocol,
@@ -89,14 +95,14 @@ class Task(Protocol):
             The scores; None when ``stopped`` said so.
 
         Raises:
-            UserError: No frame has a mask.
+            UserError: No frame has a mask, or none after that which gives the objects.
         """
         ...
 
 
 def task_of(config: Config) -> Task:
     """The task of a config's kind of model."""
-    return UnpromptedTask(config.train)
+    return UnpromptedTask(config.train) if config.model.kind == "hmhi" else PromptedTask(config)
 
 
 class UnpromptedTask:
@@ -129,7 +135,7 @@ class UnpromptedTask:
     def score(
         self,
         model: nn.Module,
-        video: ValVideo,
+        video: ValVideo | LabelledVideo,
         device: torch.device,
         *,
         protocol: protocols.Protocol,
@@ -140,7 +146,8 @@ class UnpromptedTask:
         scores: list[Future[Floats]] = []
         runner = FrameRunner(cast(HMHINet, model), device, self.precision)
         drawn, memory = None, None
-        with closing(run_ahead(iter(video), AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
+        frames = iter(cast(ValVideo, video))
+        with closing(run_ahead(frames, AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
             for number, sample in enumerate(samples):
                 logits, memory = runner.step(sample.image, sample.flow, memory)  # (1, 1, h, w)
                 if sample.mask is not None:
@@ -155,6 +162,93 @@ class UnpromptedTask:
         counted = protocol.counted(scores) or scores  # a short video counts whole
         ((region, boundary),) = mean_of_frames([score.result() for score in counted])
         return VideoScore({video.name: (float(region), float(boundary))}, _picture(*drawn) if drawn else None)
+
+
+class PromptedTask:
+    """Models that follow objects given by masks."""
+
+    values: tuple[str, ...] = ("loss", "ce", "dice")
+
+    def __init__(self, config: Config) -> None:
+        self.precision = config.train.precision
+        self.weights = config.train.object_loss
+        self.infer = config.infer
+        self.dropout = config.model.hmmn.fine_dropout if config.model.kind == "hmmn" else [0.0, 0.0]
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Any], progress: float) -> dict[str, Tensor]:
+        """See `Task`; `batch` holds ``image`` uint8 (B, T, 3, H, W), ``labels`` uint8 (B, T, H, W), ``valid``."""
+        labels, valid = batch["labels"], batch["valid"]
+        numbers = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+        given = labels[:, :1] == numbers[:, None, None]  # (B, K, H, W)
+        with autocast(labels.device, self.precision):
+            logits = model(batch["image"].float() / 255, given, valid, dropout=ramp(*self.dropout, progress))
+        weights = self.weights
+        return object_loss(
+            logits,
+            labels[:, 1:],
+            valid,
+            cross_entropy=weights.cross_entropy,
+            dice=weights.dice,
+            hardest=hardest_share(weights.bootstrap, progress),
+        )
+
+    @torch.no_grad()
+    def score(
+        self,
+        model: nn.Module,
+        video: ValVideo | LabelledVideo,
+        device: torch.device,
+        *,
+        protocol: protocols.Protocol,
+        draw: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> VideoScore | None:
+        """See `Task`. Each object is given where it is first annotated, and scored in the annotated frames after."""
+        net = cast(PromptedNet, model)
+        runner = ObjectRunner(net, device, self.precision, short_side_of(self.infer, net))
+        state = net.start()
+        scores: list[tuple[Future[Floats], tuple[int, ...]]] = []
+        drawn = None
+        frames = iter(cast(LabelledVideo, video))
+        with closing(run_ahead(frames, AHEAD, f"read {video.name}")) as samples, _Scorer() as scorer:
+            for number, sample in enumerate(samples):
+                size = (sample.image.shape[0], sample.image.shape[1])
+                image = to_input(sample.image, runner.input_size(*size))
+                known, truth = state.ids, sample.labels
+                new = [] if truth is None else [i for i in object_ids(truth) if i not in known]
+                given = {i: truth == i for i in new} if truth is not None else {}
+                prob, state = runner.step(image, state, given, size)  # (K + 1, H, W)
+                labels = np.array((0, *state.ids), np.uint8)[prob.argmax(dim=0).cpu().numpy()]  # (H, W)
+                if truth is not None:
+                    pair = split_labels(labels, known), split_labels(truth, known)  # (K, H, W)
+                    scores.append((scorer.submit(*pair), known))
+                if draw and number <= PICTURE_FRAME:
+                    drawn = sample, labels
+                if stopped():
+                    return None
+        counted = protocol.counted(scores) or scores  # a short video counts whole
+        entries = {}
+        for place, number in enumerate(state.ids):
+            values = [score.result()[place] for score, known in counted if number in known]
+            if values:
+                region, boundary = np.mean(values, axis=0)
+                entries[f"{video.name}/{number}"] = float(region), float(boundary)
+        if not entries:
+            raise UserError(f"validation video {video.name} has no mask after that which gives its objects")
+        return VideoScore(entries, _object_picture(*drawn) if drawn else None)
+
+
+def ramp(start: float, end: float, progress: float) -> float:
+    """What goes from `start` to `end` in a straight line while progress goes from 0 to 1."""
+    return start + (end - start) * min(max(progress, 0.0), 1.0)
+
+
+def hardest_share(bootstrap: Sequence[float], progress: float) -> float:
+    """Share of the pixels whose cross-entropy counts; see ``train.object_loss.bootstrap``."""
+    if not bootstrap:
+        return 1.0
+    begin, until, share = bootstrap
+    return ramp(1.0, share, (progress - begin) / (until - begin))
 
 
 class _Scorer:
@@ -176,6 +270,13 @@ class _Scorer:
         score = self._pool.submit(score_objects, prediction, truth)
         self._waiting.append(score)
         return score
+
+
+def _object_picture(sample: ObjectFrame, labels: np.ndarray) -> Tensor:
+    """Image | truth | prediction, side by side, uint8 (3, H, 3 W); labels are (H, W)."""
+    colours = np.array(PALETTE, np.uint8).reshape(-1, 3)
+    truth = np.zeros_like(labels) if sample.labels is None else sample.labels
+    return to_chw(np.concatenate([sample.image, colours[truth], colours[labels]], axis=1))  # (3, H, 3 W)
 
 
 def _picture(sample: FrameSample, logits: Tensor) -> Tensor:

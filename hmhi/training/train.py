@@ -33,7 +33,7 @@ from hmhi.runtime.lock import hold_folder
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import TrainState
 from hmhi.training.logs import text_log
-from hmhi.training.optim import gradient_norm, learning_rate, set_learning_rate
+from hmhi.training.optim import ENCODERS, gradient_norm, learning_rate, set_learning_rate
 from hmhi.training.run import Run, build_run
 from hmhi.training.validate import protocol_of, validate
 from hmhi.training.writer import cpu_copy
@@ -82,7 +82,7 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
         stack.enter_context(run.writer)
 
         progress = run.state.progress
-        while progress.epoch < config.train.epochs:
+        while progress.epoch < run.epochs:
             stopped = train_one_epoch(run)
             if stopped:
                 save(run)
@@ -129,7 +129,7 @@ def finish_epoch(run: Run) -> int:
     """
     progress, cfg = run.state.progress, run.state.config.train
     done = progress.epoch + 1
-    validates = bool(cfg.val_every) and (done % cfg.val_every == 0 or done == cfg.epochs)
+    validates = bool(cfg.val_every) and (done % cfg.val_every == 0 or done == run.epochs)
     if validates:
         save(run)  # first, because validation may fail on its data
         stopped = validate_run(run)
@@ -148,11 +148,12 @@ def train_one_epoch(run: Run) -> int:
     """
     progress, cfg, ranks = run.state.progress, run.state.config.train, run.state.ranks
     set_train_mode(run)
-    run.loader.set_epoch(progress.epoch, progress.batch)
+    run.loader.set_epoch(progress.epoch, progress.batch, progress.epoch / run.epochs)
     batches = iter(run.loader)
     window: list[list[float]] = []
     since = time.perf_counter()
-    while group := list(islice(batches, run.accumulate)):
+    last_step = math.inf if cfg.steps is None else cfg.steps
+    while progress.step < last_step and (group := list(islice(batches, run.accumulate))):
         run.writer.check()
         values, stopped = train_step(run, group)
         if values is not None:
@@ -160,7 +161,7 @@ def train_one_epoch(run: Run) -> int:
         progress.step += 1
         progress.batch += len(group)
         run.bar.update()
-        at_end = progress.batch >= len(run.loader)
+        at_end = progress.batch >= len(run.loader) or progress.step >= last_step
         if window and (progress.step % cfg.log_every == 0 or at_end or stopped):
             means = [sum(column) / len(window) for column in zip(*window, strict=True)]
             names = (*run.task.values, "grad_norm")
@@ -179,7 +180,7 @@ def set_train_mode(run: Run) -> None:
     run.parallel.train()
     if run.state.config.train.freeze_batchnorm:
         for name, module in run.state.model.named_modules():
-            if name.startswith("encoder.") and isinstance(module, _BatchNorm):
+            if name.startswith(ENCODERS) and isinstance(module, _BatchNorm):
                 module.eval()
 
 
@@ -278,7 +279,7 @@ def note_bad_step(run: Run, batches: Sequence[Mapping[str, Any]], values: list[f
 
 def log_step(run: Run, values: Mapping[str, float], seconds: float) -> None:
     """Report the means since the last report; rank 0 writes."""
-    progress, config = run.state.progress, run.state.config
+    progress = run.state.progress
     group = run.state.optimizer.param_groups[0]
     lr = group["lr"] / group["lr_factor"]
     scalars = {f"train/{name}": value for name, value in values.items()}
@@ -287,7 +288,7 @@ def log_step(run: Run, values: Mapping[str, float], seconds: float) -> None:
     left = int(seconds * (run.total_steps - progress.step))
     log.info(
         "epoch %d/%d step %d/%d loss %.4f lr %.3g %.2f s/step eta %d:%02d:%02d",
-        progress.epoch + 1, config.train.epochs, progress.step, run.total_steps, values["loss"], lr, seconds,
+        progress.epoch + 1, run.epochs, progress.step, run.total_steps, values["loss"], lr, seconds,
         left // 3600, left // 60 % 60, left % 60,
     )  # fmt: skip
 

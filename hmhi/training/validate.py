@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from hmhi.data.dataset import ValVideo
-from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, Protocol
+from hmhi.data.objects import LabelledVideo
+from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS, OBJECT_PROTOCOLS, Protocol
 from hmhi.runtime import distributed
 from hmhi.runtime.distributed import Ranks
 from hmhi.training.tasks import Task, VideoScore
@@ -37,7 +38,7 @@ class Validation:
 
 def protocol_of(dataset: str) -> Protocol:
     """The rule by which frames of a data set count: its benchmark's for masks, else for maps, else all frames."""
-    for protocol in (*MASK_PROTOCOLS.values(), *MAP_PROTOCOLS.values()):
+    for protocol in (*MASK_PROTOCOLS.values(), *MAP_PROTOCOLS.values(), *OBJECT_PROTOCOLS.values()):
         if dataset in protocol.datasets:
             return protocol
     return MASK_PROTOCOLS["all-frames"]
@@ -46,7 +47,7 @@ def protocol_of(dataset: str) -> Protocol:
 def validate(
     task: Task,
     model: nn.Module,
-    videos: Sequence[ValVideo],
+    videos: Sequence[ValVideo | LabelledVideo],
     *,
     protocol: Protocol,
     ranks: Ranks,

@@ -39,10 +39,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def clips(root, config, epochs=4) -> ObjectClipDataset:
-    return ObjectClipDataset(
-        scan(root, "davis16", "train", need_flow=False, need_mask=True), config, 5, epochs
-    )
+def clips(root, config) -> ObjectClipDataset:
+    return ObjectClipDataset(scan(root, "davis16", "train", need_flow=False, need_mask=True), config, 5)
 
 
 def test_a_clip(root):
@@ -118,8 +116,9 @@ def test_clips_run_backward_by_chance(root):
 
 
 def test_the_curriculum_follows_the_run(root):
-    data = clips(root, plain(curriculum=[[0, 0], [0.5, 4]]), epochs=20)
-    spans = [np.ptp([int(s) for s in data[ClipKey(epoch, 0)]["frames"]]) for epoch in range(20)]
+    data = clips(root, plain(curriculum=[[0, 0], [0.5, 4]]))
+    keys = [ClipKey(epoch, 0, progress=epoch / 20) for epoch in range(20)]
+    spans = [np.ptp([int(s) for s in data[key]["frames"]]) for key in keys]
     assert set(spans[:10]) == {2} and max(spans[10:]) > 4
 
 
@@ -143,7 +142,7 @@ def test_single_images_become_clips(tmp_path):
         save(tmp_path / f"DUTS/Images/train/n{number}.jpg", picture(number, SIZE))
         save(tmp_path / f"DUTS/Annotations/train/n{number}.png", half_mask(SIZE))
     videos = scan(tmp_path, "duts", "train", need_flow=False, need_mask=True)
-    item = ObjectClipDataset(videos, plain(augment=BENDS), 0, 1)[ClipKey(0, 2)]
+    item = ObjectClipDataset(videos, plain(augment=BENDS), 0)[ClipKey(0, 2)]
     assert item["frames"] == ["n2"] * 3 and item["objects"] == 1
     assert (item["labels"][0] != item["labels"][1]).any() and (item["image"][0] != item["image"][1]).any()
 
@@ -160,7 +159,7 @@ def test_batches(root):
         root=str(root), train=["davis16", "synthetic"], val=["davis16"], set_repeats={"davis16": 3}, workers=0,
         synthetic=SyntheticConfig(videos=2, size=[64, 96]),
     )  # fmt: skip
-    loader = build_train_loader(config, 4, seed=1, epochs=2)
+    loader = build_train_loader(config, 4, seed=1)
     assert len(loader) == (2 * 3 + 2) // 4
     batches = [*loader]
     for batch in batches:
@@ -189,7 +188,7 @@ def test_real_sequences(shared_data):
     """A grey mask of DAVIS-2016 is object 1."""
     videos = scan(shared_data, "davis16", "val", need_flow=False, need_mask=True)
     cows = next(video for video in videos if video.name == "cows")
-    item = ObjectClipDataset([cows], plain(augment={"crop": "short_side", **BENDS}), 0, 1)[ClipKey(0, 0)]
+    item = ObjectClipDataset([cows], plain(augment={"crop": "short_side", **BENDS}), 0)[ClipKey(0, 0)]
     assert item["ids"] == [1] and 0.02 < (item["labels"] > 0).float().mean() < 1
 
 

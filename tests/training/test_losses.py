@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from hmhi.training.losses import dice_term, focal_term, segmentation_loss
+from hmhi.training.losses import dice_term, focal_term, object_loss, segmentation_loss
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -99,3 +99,40 @@ def test_half_precision_logits_are_summed_in_float32():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"logits are .* but masks are"):
         segmentation_loss(torch.zeros(1, 2, 1, 4, 4), torch.zeros(1, 2, 4, 4))
+
+
+def object_logits(probs: list[float]) -> torch.Tensor:
+    """(1, 1, 1 + K, 1, pixels): one object with these probabilities at each pixel."""
+    prob = torch.tensor(probs)
+    return torch.stack([1 - prob, prob]).log()[None, None, :, None]
+
+
+def test_object_loss_by_hand():
+    logits, labels = object_logits([0.5, 0.8, 0.1, 0.25]), torch.tensor([1, 1, 0, 0]).view(1, 1, 1, 4)
+    valid = torch.tensor([[True]])
+    terms = object_loss(logits, labels, valid, cross_entropy=2, dice=3)
+    pixels = [-math.log(0.5), -math.log(0.8), -math.log(0.9), -math.log(0.75)]
+    dice = 1 - (2 * 1.3 + 1) / (1.65 + 2 + 1)
+    assert terms["ce"].item() == pytest.approx(sum(pixels) / 4)
+    assert terms["dice"].item() == pytest.approx(dice)
+    assert terms["loss"].item() == pytest.approx(2 * sum(pixels) / 4 + 3 * dice)
+    hardest = object_loss(logits, labels, valid, hardest=0.5)["ce"]
+    assert hardest.item() == pytest.approx((pixels[0] + pixels[3]) / 2)
+
+
+def test_absent_objects_change_no_loss_and_no_gradient():
+    """A clip of one object beside a clip of two; every clip counts alike."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 2, 3, 4, 4), torch.randint(0, 3, (2, 2, 4, 4))
+    labels[1].clamp_(max=1)
+    valid = torch.tensor([[True, True], [True, False]])
+    logits[1, :, 2] = float("-inf")
+    logits.requires_grad_()
+    joint = object_loss(logits, labels, valid, dice=1)["loss"]
+    joint.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and (logits.grad[1, :, 2] == 0).all()
+    alone = [
+        object_loss(logits[:1], labels[:1], valid[:1], dice=1)["loss"],
+        object_loss(logits[1:, :, :2], labels[1:], valid[1:, :1], dice=1)["loss"],
+    ]
+    torch.testing.assert_close(joint, (alone[0] + alone[1]) / 2)

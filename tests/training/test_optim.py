@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hmhi.config import TrainConfig
+from hmhi.config import ConfigError, TrainConfig
 from hmhi.training.optim import (
     build_optimizer,
     gradient_norm,
@@ -57,6 +57,8 @@ def test_optimizers_follow_the_config():
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.9, 0.999)
     assert adamw.param_groups[0]["weight_decay"] == 0.2
+    adam = build_optimizer(Net(), TrainConfig(optimizer="adam", weight_decay=0))
+    assert isinstance(adam, torch.optim.Adam) and not isinstance(adam, torch.optim.AdamW)
     sgd = build_optimizer(Net(), TrainConfig(optimizer="sgd"))
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.param_groups[0]["momentum"] == 0.9
@@ -118,3 +120,12 @@ def test_gradient_norm_shows_what_is_not_finite():
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([1.0, math.inf])
     assert not gradient_norm([parameter], None).isfinite()
+
+
+def test_steps_divide_the_learning_rate():
+    config = TrainConfig(lr=1.0, schedule="step", lr_drops=[5, 8], warmup_steps=2)
+    rates = [learning_rate(step, 10, config) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    for wrong in ({"schedule": "step"}, {"lr_drops": [5]}):
+        with pytest.raises(ConfigError, match=r"train\.lr_drops"):
+            TrainConfig(**wrong)

@@ -42,6 +42,35 @@ TINY: dict[str, Any] = {
 }
 
 
+OBJECTS: dict[str, Any] = {
+    "model": {
+        "kind": "hmmn",
+        "hmmn": {
+            "trunk": "lite0",
+            "key_channels": [8, 8, 8],
+            "value_channels": [8, 8, 16],
+            "decoder_channels": 8,
+            "topk": 4,
+        },
+    },
+    "data": {
+        **TINY["data"],
+        "objects": 2,
+        "sampler": "gaps",
+        "curriculum": [[0, 0], [0.5, 4]],
+        "clip_frames": 3,
+        "synthetic": {"videos": 4, "val_videos": 2, "val_frames": 4, "size": [64, 64]},
+    },
+    "train": {**TINY["train"], "freeze_batchnorm": True, "object_loss": {"dice": 1.0}},
+    "infer": {"short_side": 64},
+}
+
+
+def tiny_objects(output: Path, *overrides: str) -> Config:
+    """HMMN: two steps of two clips with up to two objects in each of two epochs, without validation."""
+    return config_from_dict(OBJECTS, [*overrides, f"train.output={output}"])
+
+
 def tiny_config(output: Path, *overrides: str) -> Config:
     """Four steps of two clips in each of two epochs, without validation."""
     return config_from_dict(TINY, [*overrides, f"train.output={output}"])
