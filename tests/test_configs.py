@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hmhi.config import load_config
+from hmhi.data.catalog import get_spec
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 TRAINING = sorted([*CONFIGS.glob("pretrain_*.yaml"), *CONFIGS.glob("finetune_*.yaml")])
@@ -36,3 +37,30 @@ def test_paper_recipe(path: Path):
         assert (config.train.lr, config.train.schedule, config.train.epochs) == (6e-5, "constant", 150)
         assert config.data.train == ["ytvos"] and config.train.pretrained is not None
         assert config.model.backbone.split("_")[-1] in config.train.pretrained
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("svos/*.yaml")), ids=lambda path: path.stem)
+def test_prompted_recipes(path: Path):
+    config = load_config(path)
+    assert path.read_text().startswith("# ")
+    assert config.model.kind != "hmhi" and config.train.freeze_batchnorm
+    assert config.train.output == f"runs/{path.stem}"
+    if "small" in path.stem or "quickstart" in path.stem:
+        assert config.data.train == config.data.val == ["synthetic"]
+        return
+    for word in ("bash scripts/", "Needs", "Hardware", "Expected", "Obtained", "Release", "Decided"):
+        assert word in path.read_text(), f"{path} does not say {word!r}"
+    assert [get_spec(name).name for name in config.data.train] == config.data.train
+
+
+def test_hmmn_recipe():
+    """Section 4.1 of the paper."""
+    stages = [load_config(CONFIGS / f"svos/hmmn_{name}.yaml") for name in ("static", "davis", "ytvos")]
+    for config in stages:
+        assert config.data.image_size == [384, 384] and config.data.clip_frames == 3
+        train = config.train
+        assert (train.optimizer, train.lr, train.schedule, train.weight_decay) == ("adam", 1e-5, "constant", 0)
+        assert train.effective_batch == 4 and train.object_loss.dice == 0
+    assert [config.model.hmmn.fine_dropout for config in stages] == [[1.0, 0.5], [0.5, 0.0], [0.5, 0.0]]
+    assert [config.train.pretrained is None for config in stages] == [False, True, True]
+    assert [skip for _, skip in stages[1].data.curriculum] == [0, 5, 10, 15, 20, 25]

@@ -1,4 +1,4 @@
-"""Segmentation by flow alone: the trivial method that a trained network has to beat."""
+"""Segmentation by flow alone: trivial methods that a trained network has to beat."""
 
 from __future__ import annotations
 
@@ -25,3 +25,17 @@ def threshold_flow(flow: np.ndarray, compensation: str = "homography") -> np.nda
     levels = (length * (255 / max(float(length.max()), 1e-12))).astype(np.uint8)
     _, mask = cv2.threshold(levels, thresh=0, maxval=1, type=cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return mask
+
+
+def follow_mask(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Carry a mask to the next frame.
+
+    Args:
+        mask: (H, W) float32 in [0, 1] of a frame.
+        flow: (H, W, 2) float32 from the next frame back to that one, in pixels.
+
+    Returns:
+        (H, W) float32: the mask read bilinearly where each pixel came from, 0 beyond the border.
+    """
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in mask.shape[::-1]))  # (H, W)
+    return cv2.remap(mask, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderValue=0.0)

@@ -16,8 +16,8 @@ from hmhi.config import TrainConfig
 
 POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 POLY_POWER = 0.9
-ENCODERS = ("encoder.", "memory_encoder.trunk.", "query_encoder.")
-"""Beginnings of the names of what ImageNet weights fill, in any of the models."""
+ENCODERS = ("encoder.", "memory_encoder.trunk.", "query_encoder.", "backbone.", "value_encoder.trunk.")
+"""Beginnings of the names of the encoders' parameters, in any of the models."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

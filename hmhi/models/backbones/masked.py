@@ -21,8 +21,8 @@ class MaskedTrunk(nn.Module):
             type(stem)(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)  # type: ignore[arg-type]
             for _ in range(2)
         )
-        for conv in (self.mask, self.others):  # as the other inputs of the stem
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        for conv in (self.mask, self.others):  # seen about as strongly as the image
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
     def forward(self, image: Tensor, owner: Tensor, masks: Tensor, others: Tensor) -> list[Tensor]:
         """Levels 2, 3, 4 of each object.

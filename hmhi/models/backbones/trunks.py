@@ -55,6 +55,7 @@ class LiteTrunk(Trunk):
     """
 
     ENDS = (1, 2, 4)  # of `blocks`: the last at strides 4, 8 and 16
+    SCALE = 0.2  # these end without an activation and spread by 5 to 6; keys of that size would saturate a softmax
     beyond = ("blocks.5.", "blocks.6.", "conv_head.", "bn2.", "classifier.")
 
     def __init__(self, name: str = "lite0") -> None:
@@ -76,5 +77,5 @@ class LiteTrunk(Trunk):
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.ENDS:
-                levels.append(x)
+                levels.append(x * self.SCALE)
         return levels
