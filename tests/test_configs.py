@@ -59,7 +59,12 @@ def test_hmmn_recipe():
     for config in stages:
         assert config.data.image_size == [384, 384] and config.data.clip_frames == 3
         train = config.train
-        assert (train.optimizer, train.lr, train.schedule, train.weight_decay) == ("adam", 1e-5, "constant", 0)
+        assert (train.optimizer, train.lr, train.schedule, train.weight_decay) == (
+            "adam",
+            1e-5,
+            "constant",
+            0,
+        )
         assert train.effective_batch == 4 and train.object_loss.dice == 0
     assert [config.model.hmmn.fine_dropout for config in stages] == [[1.0, 0.5], [0.5, 0.0], [0.5, 0.0]]
     assert [config.train.pretrained is None for config in stages] == [False, True, True]

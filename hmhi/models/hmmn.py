@@ -107,7 +107,9 @@ class HMMN(PromptedNet):
         self.decoder = HMMNDecoder(channels, read_channels, decoder_channels)
         for module in (self.memory_keys, self.memory_values, self.query_keys, self.query_values):
             module.apply(init_weights)
-        self.query_keys.load_state_dict(self.memory_keys.state_dict())  # untrained, a place already finds its like
+        self.query_keys.load_state_dict(
+            self.memory_keys.state_dict()
+        )  # untrained, a place already finds its like
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 

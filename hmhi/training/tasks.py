@@ -180,8 +180,9 @@ class PromptedTask:
         labels, valid = batch["labels"], batch["valid"]
         numbers = torch.arange(1, valid.shape[1] + 1, device=valid.device)
         given = labels[:, :1] == numbers[:, None, None]  # (B, K, H, W)
+        start, end = self.dropout
         with autocast(labels.device, self.precision):
-            logits = model(batch["image"].float() / 255, given, valid, dropout=ramp(*self.dropout, progress))
+            logits = model(batch["image"].float() / 255, given, valid, dropout=ramp(start, end, progress))
         weights = self.weights
         return object_loss(
             logits,
