@@ -69,3 +69,24 @@ def test_hmmn_recipe():
     assert [config.model.hmmn.fine_dropout for config in stages] == [[1.0, 0.5], [0.5, 0.0], [0.5, 0.0]]
     assert [config.train.pretrained is None for config in stages] == [False, True, True]
     assert [skip for _, skip in stages[1].data.curriculum] == [0, 5, 10, 15, 20, 25]
+
+
+def test_stma_recipe():
+    """What the paper says of its training; and that it is a reading, which every config has to say."""
+    for path in CONFIGS.glob("svos/stma_*.yaml"):
+        text = path.read_text().replace("\n#", "")
+        assert "our reading of a paper without code; nothing of it is reproduced" in text
+    stages = [load_config(CONFIGS / f"svos/stma_{name}.yaml") for name in ("static", "main")]
+    for config in stages:
+        train = config.train
+        assert (train.optimizer, train.lr, train.weight_decay) == ("adamw", 3e-5, 0.05)
+        assert (train.schedule, train.lr_drops, train.effective_batch) == ("step", [100_000], 16)
+        assert (train.object_loss.cross_entropy, train.object_loss.dice) == (0.5, 0.5)
+        begin, end, share = train.object_loss.bootstrap
+        assert [round(point * train.steps, -3) for point in (begin, end)] == [
+            20_000,
+            70_000,
+        ] and share == 0.15
+    assert [config.train.steps for config in stages] == [150_000, 160_000]
+    assert [config.data.clip_frames for config in stages] == [3, 5]
+    assert stages[0].train.pretrained is not None and stages[1].train.pretrained is None

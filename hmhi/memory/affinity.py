@@ -5,6 +5,8 @@ R rows (objects), h w cells of a grid, N = h*w query cells, M memory cells, D ch
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,7 +97,11 @@ def read_nearest(query: Tensor, keys: Tensor, values: Tensor, *, topk: int = 0) 
     Returns:
         (R, N, C), and (G, M): the attention that each memory cell received, summed over the queries.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    device = query.device.type
+    exact = (
+        torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    )
+    with exact:  # the device ``meta``, on which costs are counted, has no autocast
         wide = torch.promote_types(query.dtype, torch.float32)
         query, keys = query.to(wide), keys.to(wide)
         (shared, n, channels), m = query.shape, keys.shape[1]

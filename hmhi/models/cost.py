@@ -77,12 +77,15 @@ def count_prompted_flops(model: PromptedNet, frame: Tensor) -> tuple[int, int]:
     group = model.begin(0, (1,))
     features = model.encode(frame, ObjectState())
     group = model.write(features, owner, group, mask, mask, 0, pinned=True)
+    state = model.remember_frame(features, ObjectState(groups=(group,)))
     for t in (1, 2):
+        state = dataclasses.replace(state, frame=t)
         with _counter() as segmenting:
-            features = model.encode(frame, ObjectState(frame=t, groups=(group,)))
+            features = model.encode(frame, state)
             _, group = model.read(features, owner, group, t)
         with _counter() as remembering:
             group = model.write(features, owner, group, mask, mask, t, pinned=False)
+        state = model.remember_frame(features, dataclasses.replace(state, groups=(group,)))
     return segmenting.get_total_flops(), remembering.get_total_flops()
 
 

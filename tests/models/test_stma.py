@@ -240,6 +240,39 @@ def test_every_setting_runs_learns_and_makes_a_difference():
 
 
 @pytest.mark.slow
+def test_it_learns_to_follow_two_movers():
+    """On two clips, learned by heart: far better than copying the first mask. It says nothing about other video."""
+    model, generator = (
+        make_small_stma(["model.stma.channels=[16,24,48]"]).train(),
+        torch.Generator().manual_seed(1),
+    )
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    images = 0.3 * torch.rand(2, 1, 3, *SIZE, generator=generator).repeat(1, 3, 1, 1, 1)  # (B, T, 3, H, W)
+    textures = 0.3 + 0.7 * torch.rand(2, 2, 3, 16, 16, generator=generator)
+    labels = torch.zeros(2, 3, *SIZE, dtype=torch.int64)
+    for t in range(3):
+        for k, (top, left) in enumerate(((4 + 3 * t, 4 + 6 * t), (26 - 2 * t, 40 - 7 * t))):
+            images[:, t, :, top : top + 16, left : left + 16] = textures[:, k]
+            labels[:, t, top : top + 16, left : left + 16] = k + 1
+    masks, valid = (
+        torch.stack((labels[:, 0] == 1, labels[:, 0] == 2), dim=1),
+        torch.ones(2, 2, dtype=torch.bool),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(61):
+        logits = model(images, masks, valid).flatten(0, 1)  # (B (T - 1), K + 1, H, W)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(0, 1)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    right = (logits.argmax(1) == labels[:, 1:].flatten(0, 1)).float().mean()
+    copied = (labels[:, :1] == labels[:, 1:]).float().mean()
+    assert copied < 0.8 and right > 0.96
+
+
+@pytest.mark.slow
 def test_memory_is_flat_over_two_thousand_frames_and_the_first_stays():
     size = (32, 32)
     model = make_small_stma(["model.stma.memory_frames=4"])

@@ -107,6 +107,23 @@ def test_networks_take_the_weights_of_their_backbone():
         assert config.model.backbone.removeprefix("timm/") in config.train.pretrained
 
 
+def test_rows_of_stma_build():
+    """Without objects there is no projection and no vector."""
+    paper = read_paper(TABLES / "stma.yaml")
+    stage = paper.recipes["video"].train["main"]
+    configs = {
+        network: load_config(REPOSITORY / stage.config, [*overrides, *stage.set])
+        for network, overrides in paper.networks.items()
+    }
+    assert {config.model.kind for config in configs.values()} == {"stma"}
+    assert count_parameters(configs["no_objects"].model) == 130_035_335 - 394_752
+    kept, joint = (count_flops(configs[name].model, PROMPTED_SIZE) / 1e9 for name in ("full", "joint"))
+    assert kept == pytest.approx(
+        764.1, abs=0.05
+    )  # a frame between writes: its reference is not computed again
+    assert joint == pytest.approx(1194.1, abs=0.05)
+
+
 GOOD = """
 paper: A paper
 recipes: {r: {train: {a: {config: c.yaml}}, test: {davis16: {weights: a, kind: masks, protocol: release}}}}
