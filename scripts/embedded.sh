@@ -25,7 +25,7 @@ case "${EDITION:-1}" in
     output=runs/hmhi_embedded2.safetensors
     ;;
 hmmn)
-    stages=(svos/hmmn_small_96 svos/hmmn_small_160 svos/hmmn_small_240)
+    stages=(svos/hmmn_small_96 svos/hmmn_small_160 svos/hmmn_small_240 svos/hmmn_small_finish)
     output=runs/hmmn_embedded.safetensors
     ;;
 *)

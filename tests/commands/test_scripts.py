@@ -99,6 +99,16 @@ def test_sample_set_baselines_and_strip(repository, tmp_path):
     moving = [np.array(Image.open(path)).mean() for path in sorted((output / "flow").rglob("*.png"))]
     assert any(0 < share < 1 for share in moving)
 
+    truth = sample / "Annotations" / "val"
+    follow = ("--frames", sample / "Images" / "val", "--first-masks", truth, "--output", output)
+    run(sys.executable, tools / "make_baselines.py", *follow)
+    for method in ("copied", "followed"):
+        written = sorted((output / method).rglob("*.png"))
+        assert len(written) == 6
+        first = next(path for path in written if path.stem == "00000")
+        given = np.array(Image.open(truth / first.relative_to(output / method))) > 0
+        assert ((np.array(Image.open(first)) > 0) == given).all()
+
     strip = tmp_path / "strip.png"
     run(
         sys.executable, tools / "draw_strip.py", "--images", sample / "Images" / "val", "--flows",
@@ -123,7 +133,10 @@ def test_small_tools_name_what_is_wrong(repository, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("edition", "last"), [("1", "runs/embedded_finish"), ("2", "runs/embedded2_finish")])
+@pytest.mark.parametrize(
+    ("edition", "last"),
+    [("1", "runs/embedded_finish"), ("2", "runs/embedded2_finish"), ("hmmn", "runs/hmmn_small_finish")],
+)
 def test_weights_in_the_box_are_rebuilt_by_one_command(repository, tmp_path, edition, last):
     """All stages in miniature, in a clone."""
     clone, output = tmp_path / "clone", tmp_path / "weights.safetensors"

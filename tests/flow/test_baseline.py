@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from hmhi.flow.baseline import threshold_flow
+from hmhi.flow.baseline import follow_mask, threshold_flow
 from hmhi.flow.codec import flow_to_rgb
 
 
@@ -40,3 +40,13 @@ def test_real_flow_is_better_than_all_foreground(shared_data):
         scores.append(overlap(threshold_flow(flow) > 0, truth))
         shares.append(truth.mean())
     assert np.mean(scores) > 0.5 > 3 * np.mean(shares)
+
+
+def test_a_mask_is_read_where_its_pixels_came_from():
+    mask = np.zeros((6, 8), np.float32)
+    mask[2:4, 1:3] = 1
+    back = np.full((6, 8, 2), (-3.0, 1.0), np.float32)  # it moved 3 to the right and 1 up
+    expected = np.zeros((6, 8), np.float32)
+    expected[1:3, 4:6] = 1
+    np.testing.assert_array_equal(follow_mask(mask, back), expected)
+    assert not follow_mask(np.ones((6, 8), np.float32), back * 9).any()  # from beyond the border
