@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     import uvicorn
 
     from hmhi.inference.base import find_device
-    from hmhi.models.weights import load_state
+    from hmhi.models.weights import checkpoint_kind, load_state
     from hmhi.serve.app import build_app
     from hmhi.serve.guard import is_loopback
     from hmhi.serve.settings import Limits, ServerSettings
@@ -43,9 +43,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     find_device(args.device)  # what every job would stumble over is said at once
     if args.checkpoint is not None:
         load_state(args.checkpoint)
+    if args.objects_checkpoint is not None and checkpoint_kind(args.objects_checkpoint) == "hmhi":
+        raise UserError(
+            f"--objects-checkpoint {args.objects_checkpoint} holds HMHI-Net, which takes no masks"
+        )
     args.folder.mkdir(parents=True, exist_ok=True)
     token = args.token or (None if is_loopback(args.host) else secrets.token_urlsafe(24))
-    settings = ServerSettings(args.folder.resolve(), args.host, token, args.checkpoint, args.device, limits)
+    settings = ServerSettings(
+        args.folder.resolve(), args.host, token, args.checkpoint, args.objects_checkpoint, args.device, limits
+    )
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listener:
         query = f"?token={token}" if token else ""
@@ -71,6 +77,10 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     )
     parser.add_argument("--folder", type=Path, default=Path("outputs/serve"), help="of the jobs")
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled network")
+    parser.add_argument(
+        "--objects-checkpoint", type=Path, metavar="FILE",
+        help="HMMN or STMA, which follows painted objects; without it none can be painted",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
     limits = parser.add_argument_group("limits")
     limits.add_argument(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
@@ -16,23 +17,26 @@ from starlette.responses import FileResponse, Response
 
 from hmhi.errors import UserError
 from hmhi.media.av_out import has_av
+from hmhi.media.masks import PALETTE
 from hmhi.runtime.worker import WorkerProcess
 from hmhi.serve.guard import Guard, refusal
 from hmhi.serve.jobs import Job, Jobs, ServerFullError
+from hmhi.serve.painting import check_painted, cut_box
 from hmhi.serve.settings import SAMPLES, SIZES, JobOptions, ServerSettings
-from hmhi.serve.uploads import UploadError, receive
+from hmhi.serve.uploads import UploadError, receive, receive_mask
 from hmhi.serve.work import DOWNLOADS, UPLOAD, Network, build
 from hmhi.version import __version__
 
 PAGE = Path(__file__).resolve().parent / "page"
 _PAGE_FILES = {
-    "app.js": "text/javascript", "player.js": "text/javascript", "api.js": "text/javascript", "style.css": "text/css",
+    "app.js": "text/javascript", "player.js": "text/javascript", "painter.js": "text/javascript",
+    "api.js": "text/javascript", "style.css": "text/css",
 }  # fmt: skip
 
 
 def build_app(settings: ServerSettings) -> FastAPI:
     """The application; its jobs start with it and end with it."""
-    network = Network(settings.checkpoint, settings.device)
+    network = Network(settings.checkpoint, settings.device, settings.objects_checkpoint)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,6 +52,7 @@ def build_app(settings: ServerSettings) -> FastAPI:
     _add_errors(app)
     _add_page(app, settings)
     _add_jobs(app, settings)
+    _add_painting(app, settings)
     return app
 
 
@@ -91,6 +96,8 @@ def _add_page(app: FastAPI, settings: ServerSettings) -> None:
             "version": __version__,
             "network": "bundled" if settings.checkpoint is None else settings.checkpoint.stem,
             "sizes": list(SIZES), "samples": list(SAMPLES), "alpha": has_av(),
+            "objects": limits.objects if settings.objects_checkpoint else 0,
+            "palette": np.reshape(PALETTE, (-1, 3))[: limits.objects + 1].tolist(),
             "limits": {
                 "upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "frames": limits.frames,
                 "seconds": limits.seconds, "keep_seconds": limits.keep_seconds,
@@ -98,25 +105,42 @@ def _add_page(app: FastAPI, settings: ServerSettings) -> None:
         }  # fmt: skip
 
 
+def _find(app: FastAPI, identity: str) -> Job:
+    job = app.state.jobs.get(identity)
+    if job is None:
+        raise HTTPException(404, "no such job; it may have been deleted")
+    return job
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what is wrong with a request into its status."""
+    try:
+        yield
+    except ServerFullError as error:
+        raise HTTPException(503, str(error)) from None
+    except UploadError as error:
+        raise HTTPException(error.status, str(error)) from None
+    except UserError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _options(**values: Any) -> JobOptions:
+    if values["alpha"] and not has_av():
+        raise UserError("transparent video needs PyAV on the server: pip install 'hmhi[video]'")
+    return JobOptions(**values)
+
+
 def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
     def jobs() -> Jobs:
         return app.state.jobs
 
     def find(identity: str) -> Job:
-        job = jobs().get(identity)
-        if job is None:
-            raise HTTPException(404, "no such job; it may have been deleted")
-        return job
+        return _find(app, identity)
 
     def begin(name: str, sample: str | None = None, **options: Any) -> Job:
-        try:
-            if options["alpha"] and not has_av():
-                raise UserError("transparent video needs PyAV on the server: pip install 'hmhi[video]'")
-            return jobs().begin(name, JobOptions(**options), sample)
-        except ServerFullError as error:
-            raise HTTPException(503, str(error)) from None
-        except UserError as error:
-            raise HTTPException(400, str(error)) from None
+        with _refusing():
+            return jobs().begin(name, _options(**options), sample)
 
     @app.post("/jobs", status_code=201)
     async def create(
@@ -133,11 +157,9 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
         """
         job = await run_in_threadpool(begin, name, image_size=image_size, alpha=alpha, refine=refine)
         try:
-            given = await receive(request, jobs().folder(job) / UPLOAD, settings.limits)
+            with _refusing():
+                given = await receive(request, jobs().folder(job) / UPLOAD, settings.limits)
             job.name = (name or given or "video")[:200]
-        except UploadError as error:
-            jobs().remove(job)
-            raise HTTPException(error.status, str(error)) from None
         except BaseException:
             jobs().remove(job)
             raise
@@ -168,7 +190,7 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
 
     @app.get("/jobs/{identity}/view/{number}.jpg")
     def view(identity: str, number: int) -> Response:
-        """A small picture of frame, probability and flow, one below the other."""
+        """A small picture of frame, probability and flow (or colours of objects), one below the other."""
         job = find(identity)
         path = jobs().folder(job) / "view" / f"{number}.jpg"
         if not path.is_file():
@@ -189,3 +211,48 @@ def _add_jobs(app: FastAPI, settings: ServerSettings) -> None:
         return FileResponse(
             path, media_type=kind, filename=f"{stem}-{download}", content_disposition_type="inline"
         )
+
+
+def _add_painting(app: FastAPI, settings: ServerSettings) -> None:
+    """Objects that a mask of one frame names, and the mask of what a box encloses."""
+
+    def find_frame(identity: str, frame: int) -> tuple[Job, Path, tuple[int, int]]:
+        """The job, the small picture of one of its frames, and the frame's (H, W)."""
+        job = _find(app, identity)
+        view = app.state.jobs.folder(job) / "view" / f"{frame}.jpg"
+        if "height" not in job.facts or not view.is_file():
+            raise HTTPException(404, "this frame is not there, or not yet")
+        return job, view, (job.facts["height"], job.facts["width"])
+
+    @app.post("/jobs/{identity}/objects", status_code=201)
+    async def follow_objects(
+        request: Request, identity: str, frame: int, alpha: bool = False
+    ) -> dict[str, Any]:
+        """Follow objects from `frame` on through the video of a job, as a new job.
+
+        The body is a PNG of the frame's size: a picture of ids, or white on black for one object. Frames before are
+        background.
+        """
+        parent, _, size = find_frame(identity, frame)
+        jobs: Jobs = app.state.jobs
+        with _refusing():
+            if settings.objects_checkpoint is None:
+                raise UserError("this server has no network that follows objects (--objects-checkpoint)")
+            job = await run_in_threadpool(
+                jobs.begin_following, parent, frame, _options(alpha=alpha, refine=False)
+            )
+            try:
+                await receive_mask(request, jobs.painted(job), settings.limits)
+                await run_in_threadpool(check_painted, jobs.painted(job), size, settings.limits.objects)
+            except BaseException:
+                jobs.remove(job)
+                raise
+        jobs.submit(job)
+        return jobs.describe(job)
+
+    @app.post("/jobs/{identity}/box", response_class=Response)
+    def mask_of_box(identity: str, frame: int, x: int, y: int, width: int, height: int) -> Response:
+        """The mask of what a box of `frame` encloses, in pixels of the frame, as a PNG of its size; by GrabCut."""
+        _, view, size = find_frame(identity, frame)
+        with _refusing():
+            return Response(cut_box(view, (x, y, width, height), size), media_type="image/png")

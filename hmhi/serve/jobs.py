@@ -30,7 +30,7 @@ from hmhi.runtime.worker import (
     WorkerProcess,
 )
 from hmhi.serve.settings import JobOptions, Limits, Task
-from hmhi.serve.work import DOWNLOADS
+from hmhi.serve.work import DOWNLOADS, PAINTED, UPLOAD
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Job:
     """As the user calls the file; shown, never used as a path."""
     options: JobOptions
     sample: str | None = None
+    frame: int | None = None
+    """Whose painted objects are followed; None finds the salient object."""
     state: str = "uploading"
     """``uploading``, ``queued``, ``running``, ``done`` or ``failed``."""
     error: str | None = None
@@ -117,6 +119,33 @@ class Jobs:
             self._queue.append(job.id)
             self._wake.notify_all()
 
+    def begin_following(self, parent: Job, frame: int, options: JobOptions) -> Job:
+        """Make a job that follows objects through the video of another job.
+
+        Their mask is still to come, to `painted`; `submit` or `remove` must follow.
+
+        Args:
+            parent: Its upload is linked, so that either job can be deleted without the other.
+            frame: Number of the frame that is painted in.
+            options: Of the new job.
+
+        Raises:
+            ServerFullError: The queue or the disk is full.
+            UserError: The video has been deleted meanwhile.
+        """
+        job = self.begin(parent.name, options)
+        job.frame = frame
+        try:
+            os.link(self.folder(parent) / UPLOAD, self.folder(job) / UPLOAD)
+            self.painted(job).parent.mkdir()
+        except FileNotFoundError:
+            self.remove(job)
+            raise UserError("the video is no longer there; it may have been deleted") from None
+        except OSError:
+            self.remove(job)
+            raise
+        return job
+
     def get(self, identity: str) -> Job | None:
         """The job of an id."""
         return self._jobs.get(identity)
@@ -135,13 +164,18 @@ class Jobs:
         """Where the files of a job lie."""
         return self._folder / job.id
 
+    def painted(self, job: Job) -> Path:
+        """Where the mask of a job that follows objects lies, a picture of ids."""
+        assert job.frame is not None
+        return self.folder(job) / PAINTED / f"{job.frame:05d}.png"
+
     def describe(self, job: Job) -> dict[str, Any]:
         """What anyone who has the id may know."""
         with self._lock:
             facts, done = job.facts, job.facts.get("frames", 0)
             answer: dict[str, Any] = {
                 "id": job.id, "name": job.name, "state": job.state, "error": job.error,
-                "options": asdict(job.options), "created": job.created, "frames": done,
+                "options": asdict(job.options), "frame": job.frame, "created": job.created, "frames": done,
                 **{key: facts.get(key) for key in ("total", "width", "height", "fps")},
                 "place": self._queue.index(job.id) + 1 if job.id in self._queue else None,
                 "speed": None, "seconds_left": None,
@@ -247,7 +281,7 @@ class Jobs:
                     job.began = time.monotonic()
                 job.facts |= facts
 
-        task = Task(self.folder(job), job.options, self._limits, job.sample)
+        task = Task(self.folder(job), job.options, self._limits, job.sample, job.frame is not None)
         state, error = "failed", None
         try:
             job.facts |= self._worker.run(

@@ -21,6 +21,10 @@ class Limits:
     pixels: int = 4096 * 2304
     """Of a frame: 4K passes."""
     frames: int = 3000
+    mask_bytes: int = 4_000_000
+    """Of a painted mask, a PNG."""
+    objects: int = 10
+    """In a painted mask, and the largest id there."""
     seconds: float = 3600.0
     """Of work on a job, waiting left out."""
     waiting: int = 20
@@ -60,6 +64,8 @@ class ServerSettings:
     """Asked of every request; None asks for nothing."""
     checkpoint: Path | None = None
     """None is the bundled network."""
+    objects_checkpoint: Path | None = None
+    """Of the network that follows painted objects; None where there is none."""
     device: str = "auto"
     limits: Limits = Limits()
 
@@ -73,11 +79,15 @@ class Task:
     limits: Limits
     sample: str | None = None
     """Of `SAMPLES`; None takes the upload."""
+    follows: bool = False
+    """Whether objects that were painted are followed; otherwise the salient one is found."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """Which network segments."""
+    """Which networks segment."""
 
     checkpoint: Path | None
     device: str
+    objects_checkpoint: Path | None = None
+    """Of the network that follows painted objects; None where there is none."""

@@ -13,6 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from hmhi.media.video_in import HEAD, is_container
 from hmhi.serve.settings import Limits
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How such a file begins."""
+
 
 class UploadError(Exception):
     """The upload is refused.
@@ -57,6 +60,30 @@ async def receive(request: Request, path: Path, limits: Limits) -> str | None:
             return None
     except ClientDisconnect:
         raise UploadError(400, "the upload broke off") from None
+
+
+async def receive_mask(request: Request, path: Path, limits: Limits) -> None:
+    """Write the painted mask of a request to a file.
+
+    Args:
+        request: Its body is a PNG.
+        path: File to write.
+        limits: Of size and of silence.
+
+    Raises:
+        UploadError: Too large, too slow, not a PNG by its first bytes, or broken off.
+    """
+    content = b""
+    try:
+        async for chunk in _chunks(request, limits):
+            content += chunk
+            if len(content) > limits.mask_bytes:
+                raise UploadError(413, f"the mask is too large; at most {limits.mask_bytes / 1e6:.0f} MB")
+    except ClientDisconnect:
+        raise UploadError(400, "the upload broke off") from None
+    if not content.startswith(PNG):
+        raise UploadError(415, "this is not a mask: send a PNG")
+    path.write_bytes(content)
 
 
 class _Sink:

@@ -16,9 +16,11 @@ from PIL import Image
 
 from hmhi.errors import BadFileError, UserError
 from hmhi.inference.inputs import InputVideo
+from hmhi.inference.objects import ObjectSegmenter
 from hmhi.inference.outputs import OutputSettings, ResultWriter
 from hmhi.inference.results import FrameResult
 from hmhi.inference.segmenter import VideoSegmenter
+from hmhi.media.masks import PALETTE
 from hmhi.media.video_in import VideoFile
 from hmhi.media.video_out import VideoWriter
 from hmhi.serve.settings import SAMPLES, Limits, Network, Task
@@ -30,6 +32,8 @@ UPLOAD = "upload.video"
 """The file of a job, whatever its name was."""
 NAME = "video"
 """Of its results."""
+PAINTED = "painted"
+"""Folder of a job with the mask of the frame that was painted in, ``00012.png``."""
 VIEW_WIDTH = 640  # pixels of the page's pictures, at most
 SAMPLE_FRAMES, SAMPLE_SIZE, SAMPLE_FPS = 48, (270, 480), 12.0
 DOWNLOADS = {
@@ -43,17 +47,15 @@ DOWNLOADS = {
 
 def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str, Any]]:
     """The function of jobs, for `hmhi.runtime.worker.WorkerProcess`."""
-    segmenters: dict[tuple[int | None, bool], VideoSegmenter] = {}
+    segmenters: dict[tuple[int | None, bool] | str, VideoSegmenter | ObjectSegmenter] = {}
 
     def perform(task: Task, report: Callable[[Any], None]) -> dict[str, Any]:
-        size, refine = task.options.image_size, task.options.refine
+        key = "objects" if task.follows else (task.options.image_size, task.options.refine)
         try:
-            if (size, refine) not in segmenters:
+            if key not in segmenters:
                 segmenters.clear()  # one network at a time
-                segmenters[size, refine] = VideoSegmenter(
-                    network.checkpoint, network.device, image_size=size, refine="auto" if refine else "none"
-                )
-            return segment_job(task, segmenters[size, refine], report)
+                segmenters[key] = _open_segmenter(network, task)
+            return segment_job(task, segmenters[key], report)
         except (UserError, OSError) as error:
             text = str(error).replace(str(task.folder / UPLOAD), "the video")
             if os.sep in text:  # no path of this machine may leave it
@@ -64,7 +66,17 @@ def build(network: Network) -> Callable[[Task, Callable[[Any], None]], dict[str,
     return perform
 
 
-def segment_job(task: Task, segmenter: VideoSegmenter, report: Callable[[Any], None]) -> dict[str, Any]:
+def _open_segmenter(network: Network, task: Task) -> VideoSegmenter | ObjectSegmenter:
+    if task.follows:
+        assert network.objects_checkpoint is not None
+        return ObjectSegmenter(network.objects_checkpoint, network.device)
+    size, refine = task.options.image_size, "auto" if task.options.refine else "none"
+    return VideoSegmenter(network.checkpoint, network.device, image_size=size, refine=refine)
+
+
+def segment_job(
+    task: Task, segmenter: VideoSegmenter | ObjectSegmenter, report: Callable[[Any], None]
+) -> dict[str, Any]:
     """Segment the upload of a job, reporting facts about it and each finished frame.
 
     Raises:
@@ -75,15 +87,19 @@ def segment_job(task: Task, segmenter: VideoSegmenter, report: Callable[[Any], N
         _write_sample(path, SAMPLES[task.sample])
     facts = probe(path, task.limits)
     report(facts)
-    video = InputVideo(NAME, path)
+    video = InputVideo(NAME, path, masks=task.folder / PAINTED if task.follows else None)
     source = video.open(start=None, end=None, every=1, fps=SAMPLE_FPS)
     kinds = ["masks", "overlay", "coco"] + ["alpha_webm"] * task.options.alpha
     out, view = task.folder / "out", task.folder / "view"
     view.mkdir(exist_ok=True)
-    settings = OutputSettings(out, kinds, segmenter.config.threshold)
+    settings = OutputSettings(out, kinds, segmenter.config.threshold, by_id=task.follows)
     count = 0
     writer = ResultWriter(settings, video, source)
-    with writer, closing(segmenter.stream(source)) as results:
+    if isinstance(segmenter, ObjectSegmenter):
+        stream = segmenter.stream(source, video.masks)
+    else:
+        stream = segmenter.stream(source)
+    with writer, closing(stream) as results:
         for result in results:
             if count >= task.limits.frames:
                 raise UserError(f"the video has more than {task.limits.frames} frames")
@@ -121,19 +137,32 @@ def probe(path: Path, limits: Limits) -> dict[str, Any]:
 
 
 def view_picture(result: FrameResult) -> np.ndarray:
-    """Frame, probability and flow one below the other, (3 * h, w, 3) uint8, w at most `VIEW_WIDTH`."""
+    """Three pictures, one below the other, (3 * h, w, 3) uint8, w at most `VIEW_WIDTH`.
+
+    The frame, the probability of any object, and the flow; where no flow is read, the colour of the likeliest object
+    at each pixel instead, background left out.
+    """
     height, width = result.frame.shape[:2]
     scale = min(1.0, VIEW_WIDTH / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     levels = np.rint(result.prob * 255).astype(np.uint8)
-    assert result.flow is not None
-    parts = [result.frame, np.repeat(levels[..., None], 3, axis=2), result.flow]
+    third = _object_colours(result) if result.flow is None else result.flow
+    parts = [result.frame, np.repeat(levels[..., None], 3, axis=2), third]
     return np.vstack([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts])
+
+
+def _object_colours(result: FrameResult) -> np.ndarray:
+    """Colour of the likeliest object at each pixel, (H, W, 3) uint8; black before the first object comes."""
+    if not result.ids:
+        return np.zeros_like(result.frame)
+    colours = np.array(PALETTE, np.uint8).reshape(-1, 3)[list(result.ids)]  # (K, 3)
+    return colours[result.probs.argmax(axis=0)]
 
 
 def _save_view(path: Path, result: FrameResult) -> None:
     growing = path.with_suffix(".part")
-    Image.fromarray(view_picture(result)).save(growing, "jpeg", quality=88)
+    sampling = "4:2:0" if result.flow is not None else "4:4:4"  # colours that tell objects apart stay sharp
+    Image.fromarray(view_picture(result)).save(growing, "jpeg", quality=88, subsampling=sampling)
     growing.rename(path)
 
 

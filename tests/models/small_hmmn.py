@@ -24,8 +24,8 @@ def make_small_hmmn(changes: Sequence[str] = ()) -> HMMN:
     return model
 
 
-def save_small_hmmn(path: Path) -> Path:
-    """As a checkpoint that training would write."""
-    config = config_to_dict(load_config(None, SETTINGS))
+def save_small_hmmn(path: Path, changes: Sequence[str] = ()) -> Path:
+    """As a checkpoint that training would write; `changes` are of settings outside the network."""
+    config = config_to_dict(load_config(None, [*SETTINGS, *changes]))
     torch.save({"format": "hmhi-1", "config": config, "model": make_small_hmmn().state_dict()}, path)
     return path

@@ -1,5 +1,6 @@
 import pytest
 from serving import Server, make_video, start_server
+from small_hmmn import save_small_hmmn
 from small_model import save_small_checkpoint
 
 for package in ("fastapi", "uvicorn", "python_multipart"):
@@ -15,7 +16,9 @@ def small_checkpoint(tmp_path_factory):
 def server(repository, small_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
     limits = ("--upload-mb", "3", "--frames", "200", "--seconds", "60")
-    process, address, _ = start_server(repository, folder, small_checkpoint, *limits)
+    follower = save_small_hmmn(tmp_path_factory.mktemp("model") / "hmmn.pt", ["infer.short_side=64"])
+    options = (*limits, "--objects-checkpoint", str(follower))
+    process, address, _ = start_server(repository, folder, small_checkpoint, *options)
     yield Server(address, folder)
     process.terminate()
     process.wait(timeout=30)

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from serving import Server, make_video, start_server
 
+from hmhi.media.masks import PALETTE
+
 
 @pytest.fixture(scope="module")
 def done(server, video):
@@ -222,3 +224,70 @@ def test_the_overlay_is_a_video(server, done, tmp_path):
     (tmp_path / "overlay.mp4").write_bytes(content)
     good, frame = cv2.VideoCapture(str(tmp_path / "overlay.mp4")).read()
     assert good and frame.shape == (64, 96, 3) and np.ptp(frame) > 0
+
+
+def square_mask(size=(64, 96), ids=(1,)):
+    """A PNG of ids, one square beside the other."""
+    labels = np.zeros(size, np.uint8)
+    for place, number in enumerate(ids):
+        labels[16:48, 10 + 30 * place : 36 + 30 * place] = number
+    image, stream = Image.fromarray(labels), io.BytesIO()
+    image.putpalette(PALETTE)
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
+def test_painted_objects_are_followed_as_a_new_job(server, done):
+    status, job = server.ask(f"/jobs/{done['id']}/objects?frame=20", square_mask(ids=(1, 3)))
+    assert (status, job["frame"], job["name"]) == (201, 20, "my walk.mp4"), job
+    job = server.wait(job["id"], "done", "failed")
+    assert (job["state"], job["frames"]) == ("done", 24), job
+    _, content = server.ask(f"/jobs/{job['id']}/masks.zip")
+    with zipfile.ZipFile(io.BytesIO(content)) as pack:
+        masks = {t: np.array(Image.open(pack.open(f"{t:05d}.png"))) for t in (0, 19, 20)}
+    assert not masks[0].any() and not masks[19].any(), "background before the frame that was painted in"
+    expected = np.zeros((64, 96), np.uint8)
+    expected[16:48, 10:36], expected[16:48, 40:66] = 1, 3
+    assert np.array_equal(masks[20], expected)
+    _, content = server.ask(f"/jobs/{job['id']}/view/20.jpg")
+    colours = np.array(Image.open(io.BytesIO(content)))[128:]  # of the likeliest object
+    assert np.abs(colours[32, 20].astype(int) - (128, 0, 0)).max() < 8
+    assert np.abs(colours[32, 50].astype(int) - (128, 128, 0)).max() < 8
+    assert server.ask(f"/jobs/{job['id']}", method="DELETE")[0] == 204
+    assert server.ask(f"/jobs/{done['id']}/view/3.jpg")[0] == 200, "the other job keeps its video"
+    assert (server.folder / done["id"] / "upload.video").is_file()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (square_mask(ids=()), 400, "the mask is empty"),
+        (b"", 415, "not a mask"),
+        (b"\xff\xd8\xff\xe0 a JPEG", 415, "not a mask"),
+        (square_mask()[:30], 400, "no PNG that can be read"),
+        (square_mask()[:-30], 400, "the mask: damaged image"),
+        (square_mask(ids=(1, 11)), 400, "the mask has the id 11"),
+        (square_mask((32, 96)), 400, "the mask is 96 x 32, but the frame 96 x 64"),
+        (square_mask() + bytes(4_000_000), 413, "at most 4 MB"),
+    ],
+    ids=["empty", "nothing", "jpeg", "header", "damaged", "id", "size", "large"],
+)
+def test_masks_that_are_refused(server, done, body, status, text):
+    before = {path.name for path in server.folder.iterdir()}
+    code, answer = server.ask(f"/jobs/{done['id']}/objects?frame=0", body)
+    assert code == status and text in answer["error"], answer
+    assert "/" not in answer["error"] and not left_behind(server, before)
+
+
+def test_a_box_becomes_the_mask_of_what_it_encloses(server, done):
+    box = f"/jobs/{done['id']}/box?frame=0&"
+    status, content = server.ask(box + "x=6&y=12&width=40&height=40", method="POST")
+    assert status == 200
+    inside = np.array(Image.open(io.BytesIO(content))) > 0
+    square = np.zeros((64, 96), bool)
+    square[16:48, 10:40] = True
+    assert (inside & square).sum() / (inside | square).sum() > 0.9
+    for area, text in (("x=90&y=0&width=500&height=2", "too small"), ("x=0&y=0&width=96&height=64", "whole")):
+        status, answer = server.ask(f"{box}{area}", method="POST")
+        assert status == 400 and text in answer["error"]
+    assert server.ask(f"/jobs/{done['id']}/box?frame=99&x=0&y=0&width=9&height=9", method="POST")[0] == 404

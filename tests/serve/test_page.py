@@ -222,6 +222,98 @@ def test_a_sample_is_followed_by_the_keyboard_alone(page):
     page.find("cancel").click()
 
 
+def drag(page, *places, on="painting"):
+    """The pointer goes from place to place, in pixels of the picture, with its button down."""
+    canvas = page.find(on)
+    box, width = canvas.rect, int(canvas.get_attribute("width"))
+    height = int(canvas.get_attribute("height"))
+    scale = min(box["width"] / width, box["height"] / height)
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    pointer = webdriver.ActionChains(page.driver, duration=20)
+    for index, (x, y) in enumerate(places):
+        pointer.move_to_element_with_offset(
+            canvas, round((x - width / 2) * scale), round((y - height / 2) * scale)
+        )
+        if index == 0:
+            pointer.click_and_hold()
+    pointer.release().perform()
+
+
+def marked(page):
+    """Where something is painted, (h, w) bool."""
+    canvas = page.find("painting")
+    code = "const [c] = arguments; return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    size = int(canvas.get_attribute("height")), int(canvas.get_attribute("width"))
+    pixels = np.array(page.driver.execute_script(code, canvas), dtype=np.uint8).reshape(*size, 4)
+    return pixels[..., 3] == 160
+
+
+def choose_tool(page, tool):
+    page.driver.find_element(By.CSS_SELECTOR, f"input[value='{tool}']").click()
+
+
+def test_painted_objects_are_followed(page, finished):
+    complaints(page.driver)
+    page.open(f"#{finished}")
+    page.wait(lambda: page.status().startswith("Done"))
+    page.type(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.find("paint").click()
+    page.wait(lambda: page.find("painting").is_displayed())
+    page.find("send-mask").click()
+    assert page.find("error").text.startswith("The mask is empty")
+    assert page.job() == finished
+    drag(page, (20, 24), (30, 40))
+    brushed = marked(page).sum()
+    assert 200 < brushed < 1500
+    choose_tool(page, "erase")
+    drag(page, (20, 24), (22, 26))
+    assert 0 < marked(page).sum() < brushed
+    page.find("clear").click()
+    assert not marked(page).any()
+    choose_tool(page, "box")
+    drag(page, (8, 10), (50, 54))
+    page.wait(lambda: marked(page).any())
+    inside = marked(page)
+    square = np.zeros((64, 96), bool)
+    square[16:48, 14:44] = True
+    assert (inside & square).sum() / (inside | square).sum() > 0.85, "the square of frame 3"
+    page.find("object").send_keys("2")
+    choose_tool(page, "brush")
+    drag(page, (70, 50), (74, 52))
+    page.find("send-mask").click()
+    page.wait(lambda: page.job() != finished)
+    page.wait(lambda: page.status() == "Done: 24 frames, 96 x 64, objects followed from frame 3 on")
+    assert not page.find("tools").is_displayed()
+    assert page.driver.find_element(By.CSS_SELECTOR, "input[value='mask']").is_selected()
+    page.find("scrub").send_keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    before = page.choose("frame")[..., :3].astype(int)
+    tint = page.choose("mask")[..., :3].astype(int) * 2 - before
+    assert np.abs(tint[32, 30] - (128, 0, 0)).max() < 12 and np.abs(tint[50, 71] - (0, 128, 0)).max() < 12
+    flow = page.driver.find_element(By.CSS_SELECTOR, "input[value='flow']")
+    assert not flow.is_displayed(), "none was computed"
+    assert not complaints(page.driver)
+
+
+def test_an_object_is_painted_by_the_keyboard_alone(page, finished):
+    page.open(f"#{finished}")
+    page.wait(lambda: page.status().startswith("Done"))
+    for _ in range(30):
+        if page.driver.switch_to.active_element.get_attribute("id") == "paint":
+            break
+        webdriver.ActionChains(page.driver).send_keys(Keys.TAB).perform()
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.wait(lambda: page.driver.switch_to.active_element.get_attribute("id") == "painting")
+    painting = page.driver.switch_to.active_element
+    painting.send_keys(Keys.SPACE, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.SPACE)
+    assert marked(page)[32, 46] and marked(page)[32, 62] and not marked(page)[32, 30]
+    choose_tool(page, "box")
+    page.find("clear").click()
+    painting.send_keys(*[Keys.ARROW_LEFT] * 5, *[Keys.ARROW_UP] * 3, Keys.ENTER)
+    painting.send_keys(*[Keys.ARROW_RIGHT] * 5, *[Keys.ARROW_DOWN] * 6, Keys.ENTER)
+    page.wait(lambda: marked(page).sum() > 500)
+    assert page.driver.execute_script(NAMELESS) == []
+
+
 CONTRASTS = """
 const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 const rgba = (colour) => {
@@ -277,6 +369,11 @@ def test_it_can_be_read_at_any_width(page, finished, width, dark):
         if folder := os.environ.get("HMHI_SCREENSHOTS"):  # to look at them
             scheme = "dark" if dark else "light"
             picture.save(f"{folder}/{'job' if fragment else 'start'}-{width}-{scheme}.png")
+        if fragment:
+            page.find("paint").click()
+            page.wait(lambda: page.find("tools").is_displayed())
+            assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
+            assert not [text for contrast, text in page.driver.execute_script(CONTRASTS) if contrast < 4.5]
 
 
 def test_the_description_for_programs(page):

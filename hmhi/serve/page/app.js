@@ -1,3 +1,4 @@
+import { Painter } from "/page/painter.js";
 import { Player, VIEWS } from "/page/player.js";
 
 const element = (id) => document.getElementById(id);
@@ -7,6 +8,8 @@ const LABELS = {
   "alpha.webm": "Transparent video (WebM)",
 };
 
+let settings = null; // of the server
+let painter = null; // where the server follows painted objects
 let player = null;
 let job = null; // as the server described it last
 let following = true; // the newest frame is shown while the job runs, until someone scrubs
@@ -16,7 +19,7 @@ let upload = null; // XMLHttpRequest at work
 // --- choosing ---------------------------------------------------------------------------------------------------
 
 async function start() {
-  const settings = await ask("/settings");
+  settings = await ask("/settings");
   element("network").append(new Option(settings.network === "bundled" ? "bundled network" : settings.network));
   element("size").append(new Option("as trained", ""));
   for (const size of settings.sizes) element("size").append(new Option(`${size} x ${size}`, size));
@@ -32,6 +35,7 @@ async function start() {
     button.addEventListener("click", () => begin(() => ask(`/samples/${name}?${options()}`, { method: "POST" })));
     element("samples").append(button);
   });
+  if (settings.objects) preparePainting();
   window.addEventListener("hashchange", openFromAddress);
   openFromAddress();
 }
@@ -87,6 +91,8 @@ function send(file) {
 async function openFromAddress() {
   const id = location.hash.slice(1);
   stop();
+  stopPainting();
+  showError(null);
   job = null;
   player = null;
   if (!id) return showStart();
@@ -97,7 +103,7 @@ async function openFromAddress() {
       const described = await ask(`/jobs/${encodeURIComponent(id)}`);
       if (location.hash.slice(1) !== id) return;
       showJob(described);
-      showError(described.state === "failed" ? described.error : null);
+      if (described.state === "failed") showError(described.error);
       if (["done", "failed"].includes(described.state)) return;
     } catch (error) {
       if (location.hash.slice(1) !== id) return;
@@ -139,7 +145,10 @@ function showJob(described) {
 function describeState() {
   if (job.state === "queued") return `Waiting: place ${job.place} in the queue`;
   if (job.state === "failed") return "This video cannot be segmented.";
-  if (job.state === "done") return `Done: ${job.frames} frames, ${job.width} x ${job.height}`;
+  if (job.state === "done") {
+    const from = job.frame === null ? "" : `, objects followed from frame ${job.frame + 1} on`;
+    return `Done: ${job.frames} frames, ${job.width} x ${job.height}${from}`;
+  }
   if (job.state === "uploading") return "Uploading";
   if (!job.frames) return "Starting";
   const parts = [`Frame ${job.frames}${job.total ? ` of ${job.total}` : ""}`];
@@ -168,9 +177,14 @@ function showFrames() {
   if (player === null) {
     const id = job.id;
     player = new Player(element("canvas"), (number) => `/jobs/${id}/view/${number}.jpg`);
+    player.colours = job.frame === null ? null : settings.palette.slice(1);
+    const flow = document.querySelector("input[name=view][value=flow]");
+    flow.parentElement.hidden = job.frame !== null;
+    if (job.frame !== null && flow.checked) chooseView("mask");
     player.view = document.querySelector("input[name=view]:checked").value;
     element("links").replaceChildren();
     element("player").hidden = false;
+    element("follow").hidden = painter === null;
   }
   player.count = job.frames;
   element("scrub").max = job.frames - 1;
@@ -180,7 +194,8 @@ function showFrames() {
 }
 
 function go(number) {
-  player.show(number).then(() => element("canvas").setAttribute("data-frame", player.drawn));
+  const shown = player; // another job may be opened meanwhile
+  shown.show(number).then(() => element("canvas").setAttribute("data-frame", shown.drawn));
   element("scrub").value = number;
   showPosition();
 }
@@ -225,10 +240,85 @@ function step(by) {
 }
 
 function chooseView(view) {
+  if (view === "flow" && job?.frame != null) return; // none was computed
   document.querySelector(`input[name=view][value="${view}"]`).checked = true;
   if (player === null) return;
   player.view = view;
   go(player.position);
+}
+
+// --- painting ---------------------------------------------------------------------------------------------------
+
+function preparePainting() {
+  painter = new Painter(element("painting"), settings.palette, cutBox);
+  for (let id = 1; id <= settings.objects; id++) element("object").append(new Option(id));
+  element("paint").addEventListener("click", () => (element("tools").hidden ? startPainting() : stopPainting()));
+  for (const input of document.querySelectorAll("input[name=tool]")) {
+    input.addEventListener("change", () => painter.choose(input.value));
+  }
+  element("brush-size").addEventListener("input", (event) => (painter.size = Number(event.target.value)));
+  element("object").addEventListener("change", (event) => (painter.object = Number(event.target.value)));
+  element("clear").addEventListener("click", () => painter.clear());
+  element("send-mask").addEventListener("click", followMarked);
+}
+
+async function startPainting() {
+  stop();
+  following = false;
+  chooseView("frame");
+  await player.show(player.position); // gives the canvas its size
+  painter.open(element("canvas").width, element("canvas").height);
+  setPainting(true);
+  element("painting").focus();
+}
+
+function stopPainting() {
+  if (painter === null || element("tools").hidden) return;
+  showError(null);
+  setPainting(false);
+}
+
+function setPainting(on) {
+  for (const id of ["painting", "tools"]) element(id).hidden = !on;
+  for (const id of ["play", "scrub"]) element(id).disabled = on; // the mask belongs to this frame
+  element("paint").textContent = on ? "Give up marking" : "Follow an object";
+  element("paint").setAttribute("aria-expanded", String(on));
+}
+
+async function cutBox(part) {
+  showError(null);
+  const query = new URLSearchParams({
+    frame: player.position,
+    x: Math.round(part.x * job.width), y: Math.round(part.y * job.height),
+    width: Math.round(part.width * job.width), height: Math.round(part.height * job.height),
+  });
+  try {
+    const answer = await fetch(`/jobs/${job.id}/box?${query}`, { method: "POST" });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    return await createImageBitmap(await answer.blob());
+  } catch (error) {
+    showError(error.message);
+    return null;
+  }
+}
+
+async function followMarked() {
+  if (painter.empty) return showError("The mask is empty: mark at least one object.");
+  const query = new URLSearchParams({ frame: player.position });
+  if (element("alpha").checked) query.set("alpha", "true");
+  const { id, width, height } = job;
+  element("send-mask").disabled = true;
+  try {
+    showError(null);
+    const body = await painter.png(width, height);
+    const made = await ask(`/jobs/${id}/objects?${query}`, { method: "POST", body });
+    document.querySelector("input[name=view][value=mask]").checked = true;
+    location.hash = made.id;
+  } catch (error) {
+    showError(error.message);
+  } finally {
+    element("send-mask").disabled = false;
+  }
 }
 
 // --- wiring -----------------------------------------------------------------------------------------------------
@@ -295,7 +385,7 @@ document.addEventListener("drop", (event) => {
   if (!busy && event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
 });
 document.addEventListener("keydown", (event) => {
-  if (player === null || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (player === null || !element("tools").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
   const own = event.target.matches("button, a, select, input[type=range], input[type=radio]");
   const view = VIEWS[Number(event.key) - 1];
   if (view) chooseView(view);

@@ -1,4 +1,5 @@
-// Draws a job's frames. The server sends frame, probability and flow as one picture, one below the other.
+// Draws a job's frames. The server sends frame, probability and flow as one picture, one below the other; where
+// painted objects are followed, the colour of the likeliest one takes the place of flow.
 
 export const VIEWS = ["frame", "mask", "contour", "cut-out", "matte", "probability", "flow"];
 const COLOUR = [230, 60, 40];
@@ -12,6 +13,7 @@ export class Player {
     this.count = 0; // frames that are there
     this.position = 0;
     this.view = "mask";
+    this.colours = null; // [red, green, blue] of the objects that may occur; null where there is one alone
     this.pictures = new Map(); // number -> promise of an ImageBitmap
     this.drawn = -1;
   }
@@ -54,13 +56,24 @@ export class Player {
     const shown = context.getImageData(0, 0, width, height);
     context.drawImage(picture, 0, height, width, height, 0, 0, width, height);
     const levels = context.getImageData(0, 0, width, height).data;
-    paint(shown.data, levels, width, height, this.view);
+    let colourAt = () => COLOUR;
+    if (this.colours !== null) {
+      context.drawImage(picture, 0, 2 * height, width, height, 0, 0, width, height);
+      const drawn = context.getImageData(0, 0, width, height).data;
+      colourAt = (at) => nearest(this.colours, drawn, at);
+    }
+    paint(shown.data, levels, width, height, this.view, colourAt);
     context.clearRect(0, 0, width, height);
     context.putImageData(shown, 0, 0);
   }
 }
 
-function paint(pixels, levels, width, height, view) {
+function nearest(colours, pixels, at) {
+  const distance = (colour) => colour.reduce((sum, level, channel) => sum + Math.abs(level - pixels[at + channel]), 0);
+  return colours.reduce((best, colour) => (distance(colour) < distance(best) ? colour : best));
+}
+
+function paint(pixels, levels, width, height, view, colourAt) {
   const inside = (place) => levels[4 * place] > 127;
   for (let place = 0; place < width * height; place++) {
     const at = 4 * place;
@@ -69,11 +82,12 @@ function paint(pixels, levels, width, height, view) {
       const opacity = Math.min(1, Math.max(0, (levels[at] / 255 - 0.5) * 2 + 0.5));
       pixels[at] = pixels[at + 1] = pixels[at + 2] = 255 * opacity;
     }
-    if (view === "mask" && inside(place)) {
-      for (let channel = 0; channel < 3; channel++) pixels[at + channel] = (pixels[at + channel] + COLOUR[channel]) / 2;
-    }
-    if ((view === "mask" || view === "contour") && inside(place) && isEdge(inside, place, width, height)) {
-      for (let channel = 0; channel < 3; channel++) pixels[at + channel] = COLOUR[channel];
+    if ((view !== "mask" && view !== "contour") || !inside(place)) continue;
+    const edge = isEdge(inside, place, width, height);
+    if (view === "contour" && !edge) continue;
+    const colour = colourAt(at);
+    for (let channel = 0; channel < 3; channel++) {
+      pixels[at + channel] = edge ? colour[channel] : (pixels[at + channel] + colour[channel]) / 2;
     }
   }
 }
