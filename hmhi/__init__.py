@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hmhi.config import ConfigError, load_config
     from hmhi.errors import UserError
     from hmhi.evaluation.runner import evaluate
+    from hmhi.inference.follow import follow
     from hmhi.inference.hub import from_pretrained
     from hmhi.inference.objects import ObjectSegmenter, open_segmenter
     from hmhi.inference.segmenter import VideoSegmenter
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "build_model",
     "evaluate",
+    "follow",
     "from_pretrained",
     "load_config",
     "load_model",
@@ -43,6 +45,7 @@ _LAZY = {
     "VideoSegmenter": "hmhi.inference.segmenter",
     "build_model": "hmhi.models.build",
     "evaluate": "hmhi.evaluation.runner",
+    "follow": "hmhi.inference.follow",
     "from_pretrained": "hmhi.inference.hub",
     "load_config": "hmhi.config",
     "load_model": "hmhi.models.weights",

@@ -4,8 +4,8 @@
 # Settings go to all stages.
 #
 # From the environment:
-#   EDITION   1: the bundled weights; 2: the next ones, with an ImageNet encoder; hmmn: a network that follows objects
-#             given by masks (2 and hmmn need requirements-train.txt)
+#   EDITION   2: the bundled weights (default); hmmn: those that follow objects given by masks; 1: the first edition.
+#             2 and hmmn begin with an ImageNet encoder and need requirements-train.txt
 #   PYTHON    interpreter (the active environment's, else .venv's, else python3)
 set -euo pipefail
 
@@ -15,18 +15,18 @@ cd "$root"
 PYTHON="$(find_python)"
 export PYTHON
 
-case "${EDITION:-1}" in
+case "${EDITION:-2}" in
 1)
     stages=(embedded_pretrain embedded embedded_clips embedded_finish)
-    output=hmhi/weights/hmhi_embedded.safetensors
+    output=runs/hmhi_embedded1.safetensors
     ;;
 2)
     stages=(embedded2_96 embedded2_128 embedded2_192 embedded2_finish)
-    output=runs/hmhi_embedded2.safetensors
+    output=hmhi/weights/hmhi_embedded.safetensors
     ;;
 hmmn)
-    stages=(svos/hmmn_small_96 svos/hmmn_small_160 svos/hmmn_small_240 svos/hmmn_small_finish)
-    output=runs/hmmn_embedded.safetensors
+    stages=(svos/hmmn_small_96 svos/hmmn_small_160 svos/hmmn_small_240)
+    output=hmhi/weights/hmmn_embedded.safetensors
     ;;
 *)
     echo "error: EDITION=$EDITION: there are 1, 2 and hmmn" >&2

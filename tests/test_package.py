@@ -33,9 +33,10 @@ def test_what_is_said_of_versions_and_weights_is_so(repository):
     cited = yaml.safe_load((repository / "CITATION.cff").read_text())
     assert cited["version"] == hmhi.__version__
     assert f"\n## {hmhi.__version__}" in (repository / "docs" / "CHANGELOG.md").read_text()
-    weights = repository / "hmhi" / "weights" / "hmhi_embedded.safetensors"
-    row = next(line for line in (repository / "README.md").read_text().splitlines() if "| bundled," in line)
-    assert f"| {weights.stat().st_size / 1e6:.1f} MB | {file_sha256(weights)[:8]} |" in row
+    rows = [line for line in (repository / "README.md").read_text().splitlines() if "| bundled," in line]
+    for weights in (repository / "hmhi" / "weights").glob("*.safetensors"):
+        (row,) = [row for row in rows if f"{weights.stem}.md" in row]
+        assert f"| {weights.stat().st_size / 1e6:.1f} MB | {file_sha256(weights)[:8]} |" in row
 
 
 @pytest.fixture(scope="module")

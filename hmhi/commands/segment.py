@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 
@@ -25,7 +25,7 @@ from hmhi.commands.segment_objects import add_mask_options, find_kind, find_vide
 from hmhi.config import Kind, load_config
 from hmhi.errors import UserError
 from hmhi.flow.estimate import METHODS
-from hmhi.inference.base import EMBEDDED, checkpoint_sha256, find_device
+from hmhi.inference.base import BUNDLED, EMBEDDED_OBJECTS, checkpoint_sha256, find_device
 from hmhi.inference.inputs import VideoInputs
 from hmhi.inference.kinds import AttentionSettings
 from hmhi.inference.mask_inputs import ONE_OBJECT
@@ -152,6 +152,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         choices=("none", "flip"),
         help="flip: average with the mirrored video; twice the network's work",
     )
+    network.add_argument(
+        "--follow", nargs="?", type=Path, const=EMBEDDED_OBJECTS, metavar="CHECKPOINT",
+        help="let a network that takes masks carry what is found: the bundled HMMN, or that of a checkpoint",
+    )  # fmt: skip
     network.add_argument("--image-size", metavar="N|HxW", type=image_size, help="size of the network's input")
     network.add_argument("--short-side", type=int, metavar="N", help="instead: short side, aspect kept")
     network.add_argument("--memory-frames", type=int, metavar="T", help="frames that the memory holds")
@@ -184,16 +188,22 @@ def image_size(text: str) -> list[int]:
 
 def run(args: argparse.Namespace, ranks: Ranks) -> int:
     with ExitStack() as lock:  # of the output, held by the first rank
-        return segment_inputs(args, ranks, *prepare(args, ranks, lock))
+        return segment_inputs(args, ranks, prepare(args, ranks, lock))
 
 
-def segment_inputs(
-    args: argparse.Namespace,
-    ranks: Ranks,
-    inputs: VideoInputs,
-    header: dict[str, object],
-    segmenter: VideoSegmenter | ObjectSegmenter,
-) -> int:
+class Prepared(NamedTuple):
+    """All that a run needs."""
+
+    inputs: VideoInputs
+    header: dict[str, object]
+    """Of the run's record."""
+    segmenter: VideoSegmenter | ObjectSegmenter
+    follower: ObjectSegmenter | None
+    """What carries that which the segmenter finds."""
+
+
+def segment_inputs(args: argparse.Namespace, ranks: Ranks, prepared: Prepared) -> int:
+    inputs, header, segmenter, follower = prepared
     kinds = [kind for kind in KINDS if wanted(args, kind)]
     attention = None
     if args.attention and isinstance(segmenter, VideoSegmenter):
@@ -214,8 +224,9 @@ def segment_inputs(
         write_record(args.output, header)
     try:
         done = segment_all(
-            segmenter, inputs.videos, selection_of(args), outputs, ranks=ranks, overwrite=args.overwrite
-        )
+            segmenter, inputs.videos, selection_of(args), outputs,
+            ranks=ranks, overwrite=args.overwrite, follower=follower,
+        )  # fmt: skip
     finally:
         if ranks.is_main:
             write_record(args.output, header)
@@ -251,10 +262,8 @@ def wanted(args: argparse.Namespace, kind: str) -> bool:
     return kind == "masks" or bool(vars(args)[option])
 
 
-def prepare(
-    args: argparse.Namespace, ranks: Ranks, lock: ExitStack
-) -> tuple[VideoInputs, dict[str, object], VideoSegmenter | ObjectSegmenter]:
-    """Inputs, header of the record, and network; what is wrong on one rank is an error of all."""
+def prepare(args: argparse.Namespace, ranks: Ranks, lock: ExitStack) -> Prepared:
+    """Read the inputs and load the networks; what is wrong on one rank is an error of all."""
     problem = ""
     try:
         made = prepare_rank(args, ranks, lock)
@@ -268,9 +277,7 @@ def prepare(
     return made
 
 
-def prepare_rank(
-    args: argparse.Namespace, ranks: Ranks, lock: ExitStack
-) -> tuple[VideoInputs, dict[str, object], VideoSegmenter | ObjectSegmenter]:
+def prepare_rank(args: argparse.Namespace, ranks: Ranks, lock: ExitStack) -> Prepared:
     selection_of(args)  # mistakes in the cheap options first
     if args.attention_frame is not None and not args.attention:
         raise UserError("--attention-frame needs --attention X Y, the pixel to look at")
@@ -284,10 +291,13 @@ def prepare_rank(
     data_root = Path(load_config(None, [f"model.kind={kind}", *args.overrides]).data.root)
     inputs = find_videos_and_masks(args, kind, data_root)
     check_output(args.output, inputs)
-    checkpoint = args.checkpoint or EMBEDDED
+    checkpoint = args.checkpoint or BUNDLED[kind]
     device = find_device(args.device or ranks.device)
     quality = args.quality or default_quality(device, inputs, args.flow)
     segmenter = build_segmenter(args, kind, device, inputs, quality)
+    follower = None
+    if args.follow:
+        follower = ObjectSegmenter(args.follow, device, compile=args.compile, overrides=precision_of(args))
     header: dict[str, object] = {
         "input": args.input,
         "dataset": inputs.dataset,
@@ -297,6 +307,7 @@ def prepare_rank(
     settings: dict[str, object] = {
         "checkpoint_sha256": checkpoint_sha256(checkpoint),
         "flow": str(inputs.flow.resolve()) if inputs.flow else segmenter.config.flow,
+        "follow_sha256": checkpoint_sha256(args.follow) if args.follow else None,
         "start": args.start,
         "end": args.end,
         "every": args.every,
@@ -322,14 +333,13 @@ def prepare_rank(
         lock.enter_context(hold_folder(args.output))
         redone = [video.name for video in inputs.videos] if args.overwrite else []
         check_settings(args.output, settings, redone)
-    return inputs, header | settings, segmenter
+    return Prepared(inputs, header | settings, segmenter, follower)
 
 
 def build_segmenter(
     args: argparse.Namespace, kind: Kind, device: torch.device, inputs: VideoInputs, quality: str | None
 ) -> VideoSegmenter | ObjectSegmenter:
-    precision = [f"infer.precision={args.precision}"] if args.precision else []
-    overrides = [*args.overrides, *precision]
+    overrides = [*args.overrides, *precision_of(args)]
     if kind != "hmhi":
         return ObjectSegmenter(
             args.checkpoint, device, short_side=args.short_side, compile=args.compile, overrides=overrides
@@ -339,7 +349,7 @@ def build_segmenter(
         flow = "dis"  # is not used; stored flow must not ask for GMFlow's weights
     batched = device.type == "cuda" and not any(video.live for video in inputs.videos)
     return VideoSegmenter(
-        args.checkpoint or EMBEDDED,
+        args.checkpoint,
         device,
         flow=flow,
         image_size=args.image_size,
@@ -353,6 +363,10 @@ def build_segmenter(
         graphs=args.graphs,
         overrides=overrides,
     )
+
+
+def precision_of(args: argparse.Namespace) -> list[str]:
+    return [f"infer.precision={args.precision}"] if args.precision else []
 
 
 def selection_of(args: argparse.Namespace) -> Selection:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from hmhi.config import Kind
 from hmhi.errors import UserError
-from hmhi.inference.base import NAMES
+from hmhi.inference.base import BUNDLED, NAMES
 from hmhi.inference.inputs import VideoInputs, find_inputs
 from hmhi.inference.mask_inputs import find_prompted
 from hmhi.inference.prompts import MaskUse
@@ -19,7 +19,7 @@ MASK_OPTIONS = ("first_mask", "masks", "use_masks", "objects")
 """Options that only a network that takes masks can follow."""
 SALIENT_OPTIONS = (
     "flow", "quality", "refine", "tta", "image_size", "memory_frames", "scene_cuts", "attention", "attention_frame",
-    "graphs",
+    "graphs", "follow",
 )  # fmt: skip
 """Options that only HMHI-Net can follow."""
 
@@ -51,11 +51,16 @@ def find_kind(args: argparse.Namespace) -> Kind:
         FileNotFoundError: The checkpoint does not exist.
         UserError: No such network is bundled, it is not that of the checkpoint, or an option does not fit.
     """
-    if args.checkpoint is None and args.model not in (None, "hmhi"):
+    kind: Kind
+    if args.checkpoint is None:
+        asked = any(vars(args)[name] is not None for name in MASK_OPTIONS)
+        kind = args.model or ("hmmn" if asked else "hmhi")
+    else:
+        kind = checkpoint_kind(args.checkpoint)
+    if kind not in BUNDLED and args.checkpoint is None:
         raise UserError(
-            f"--model {args.model}: no weights of {NAMES[args.model]} are bundled; name them with --checkpoint FILE"
+            f"--model {kind}: no weights of {NAMES[kind]} are bundled; name them with --checkpoint FILE"
         )
-    kind: Kind = "hmhi" if args.checkpoint is None else checkpoint_kind(args.checkpoint)
     if args.model not in (None, kind):
         raise UserError(
             f"--model {args.model} is {NAMES[args.model]}, but {args.checkpoint} holds {NAMES[kind]}; leave one out"
@@ -65,13 +70,13 @@ def find_kind(args: argparse.Namespace) -> Kind:
     if given and kind == "hmhi":
         raise UserError(
             f"{given[0]} is for HMMN and STMA, which follow objects given by masks, and "
-            f"{args.checkpoint or 'the bundled network'} is HMHI-Net, which finds the salient object by itself; "
-            f"leave it out, or name weights of HMMN or STMA with --checkpoint"
+            f"{args.checkpoint or '--model hmhi'} is HMHI-Net, which finds the salient object by itself; leave one "
+            f"of them out"
         )
     if given:
         raise UserError(
-            f"{given[0]} is for HMHI-Net, and {args.checkpoint} holds {NAMES[kind]}, which follows objects given by "
-            f"masks; leave it out"
+            f"{given[0]} is for HMHI-Net, and {args.checkpoint or 'the network here'} is {NAMES[kind]}, which "
+            f"follows objects given by masks; leave it out"
         )
     return kind
 

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         raise UserError(f"the page needs {', '.join(missing)}: pip install 'hmhi[web]'")
     import uvicorn
 
-    from hmhi.inference.base import find_device
+    from hmhi.inference.base import EMBEDDED_OBJECTS, find_device
     from hmhi.models.weights import checkpoint_kind, load_state
     from hmhi.serve.app import build_app
     from hmhi.serve.guard import is_loopback
@@ -49,8 +49,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         )
     args.folder.mkdir(parents=True, exist_ok=True)
     token = args.token or (None if is_loopback(args.host) else secrets.token_urlsafe(24))
+    follower = args.objects_checkpoint or EMBEDDED_OBJECTS
     settings = ServerSettings(
-        args.folder.resolve(), args.host, token, args.checkpoint, args.objects_checkpoint, args.device, limits
+        args.folder.resolve(), args.host, token, args.checkpoint, follower, args.device, limits
     )
     family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
     with socket.create_server((args.host, args.port), family=family) as listener:
@@ -79,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None, prog: str | None) -> argpar
     parser.add_argument("--checkpoint", type=Path, help="default: the bundled network")
     parser.add_argument(
         "--objects-checkpoint", type=Path, metavar="FILE",
-        help="HMMN or STMA, which follows painted objects; without it none can be painted",
+        help="HMMN or STMA, which follows painted objects; default: the bundled HMMN",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
     limits = parser.add_argument_group("limits")

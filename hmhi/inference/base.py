@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-from hmhi.config import Config
+from hmhi.config import Config, Kind
 from hmhi.errors import UserError
 from hmhi.media.atomic import file_sha256
 from hmhi.models.base import NAMES, VideoModel
@@ -23,8 +23,13 @@ from hmhi.runtime.precision import amp_precision, use_channels_last
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "weights" / "hmhi_embedded.safetensors"
+_WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+EMBEDDED = _WEIGHTS / "hmhi_embedded.safetensors"
 """The bundled weights: a small network that learned from synthetic video alone (checkpoint/hmhi_embedded.md)."""
+EMBEDDED_OBJECTS = _WEIGHTS / "hmmn_embedded.safetensors"
+"""The same for objects given by masks, a small HMMN (checkpoint/hmmn_embedded.md)."""
+BUNDLED: Mapping[Kind, Path] = {"hmhi": EMBEDDED, "hmmn": EMBEDDED_OBJECTS}
+"""The bundled weights of each kind that has some."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,12 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def load_network(
-    checkpoint: str | Path | None, device: torch.device, overrides: Sequence[str], *, amp: bool = False
+    checkpoint: str | Path, device: torch.device, overrides: Sequence[str], *, amp: bool = False
 ) -> Network:
     """Load a checkpoint for inference.
 
     Args:
-        checkpoint: A file that `hmhi.load_model` reads; None takes the bundled weights.
+        checkpoint: A file that `hmhi.load_model` reads.
         device: Where the network will run.
         overrides: ``key.sub=value`` changes of the checkpoint's config.
         amp: Run in bf16 where the device has it, else in fp16 on GPUs; on other CPUs change nothing.
@@ -79,7 +84,7 @@ def load_network(
         CheckpointError: The checkpoint is damaged or does not fit.
         ConfigError: A setting is not valid.
     """
-    path = EMBEDDED if checkpoint is None else Path(checkpoint)
+    path = Path(checkpoint)
     precision = [f"infer.precision={amp_precision(device)}"] if amp else []
     contents = load_state(path)
     model, config = model_from(contents, path, device, [*overrides, *precision])

@@ -1,7 +1,7 @@
 """Follow objects that masks name through unseen video, in memory that does not grow with its length.
 
 Example:
-    >>> segmenter = ObjectSegmenter("hmmn.pth")
+    >>> segmenter = ObjectSegmenter()  # the bundled weights, or a checkpoint
     >>> for result in segmenter.stream("walk.mp4", "first.png"):  # or a folder of masks, or arrays
     ...     use(result.labels)
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hmhi.data.transforms import to_input
 from hmhi.errors import UserError, check_count
-from hmhi.inference.base import compile_or_warn, describe, find_device, load_network
+from hmhi.inference.base import EMBEDDED_OBJECTS, compile_or_warn, describe, find_device, load_network
 from hmhi.inference.flow_stage import AHEAD
 from hmhi.inference.prompts import (
     GivenMasks,
@@ -65,7 +65,7 @@ class ObjectSegmenter:
     of its own.
 
     Args:
-        checkpoint: A file that `hmhi.load_model` reads, of HMMN or STMA.
+        checkpoint: A file that `hmhi.load_model` reads, of HMMN or STMA; None takes the bundled weights, of HMMN.
         device: Where the network runs; ``auto`` is the first GPU, or the CPU where there is none.
         short_side: Pixels of the short side of the network's input, aspect kept; None takes what the checkpoint says,
             or 480.
@@ -82,7 +82,7 @@ class ObjectSegmenter:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         device: str | torch.device = "auto",
         *,
         short_side: int | None = None,
@@ -93,7 +93,7 @@ class ObjectSegmenter:
         if short_side is not None:
             check_count("short_side", short_side)
         self.device = find_device(device)
-        network = load_network(checkpoint, self.device, overrides, amp=amp)
+        network = load_network(checkpoint or EMBEDDED_OBJECTS, self.device, overrides, amp=amp)
         if not isinstance(network.model, PromptedNet):
             raise UserError(
                 f"{checkpoint} holds {describe(network.model)}; use hmhi.VideoSegmenter, or a checkpoint of HMMN or "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from hmhi.errors import UserError, check_count, is_out_of_memory
+from hmhi.inference.follow import follow
 from hmhi.inference.inputs import InputVideo
 from hmhi.inference.objects import ObjectSegmenter
 from hmhi.inference.outputs import OutputSettings, ResultWriter, clear_failure, write_failure
@@ -93,6 +94,7 @@ def segment_all(
     *,
     ranks: Ranks,
     overwrite: bool = False,
+    follower: ObjectSegmenter | None = None,
 ) -> Summary:
     """Segment videos, except those that an earlier run has finished. Every rank must call it.
 
@@ -107,6 +109,7 @@ def segment_all(
         outputs: What to write and where.
         ranks: This process's place.
         overwrite: Remove all results that these videos have, and begin anew.
+        follower: Carries what a `VideoSegmenter` finds, see `hmhi.inference.follow.follow`.
 
     Returns:
         The same on every rank.
@@ -147,7 +150,8 @@ def segment_all(
             try:
                 if name in unopened:  # on this rank alone
                     raise unopened[name]
-                _segment(segmenter, tasks[name], selection, stop, bar)
+                results = _results(segmenter, follower, tasks[name], selection)
+                _segment(results, tasks[name], stop, bar)
             except Interrupted:
                 raise
             except Exception as error:
@@ -179,11 +183,15 @@ def deal_out(lengths: Mapping[str, int], parts: int) -> list[list[str]]:
 
 
 def _results(
-    segmenter: VideoSegmenter | ObjectSegmenter, task: _Task, selection: Selection
+    segmenter: VideoSegmenter | ObjectSegmenter,
+    follower: ObjectSegmenter | None,
+    task: _Task,
+    selection: Selection,
 ) -> Generator[FrameResult, None, None]:
     video = task.video
     if isinstance(segmenter, VideoSegmenter):
-        return segmenter.stream(task.source, video.flows, scene_cuts=selection.scene_cuts)
+        found = segmenter.stream(task.source, video.flows, scene_cuts=selection.scene_cuts)
+        return found if follower is None else follow(found, follower)
     return segmenter.stream(
         task.source,
         video.masks,
@@ -193,14 +201,8 @@ def _results(
     )
 
 
-def _segment(
-    segmenter: VideoSegmenter | ObjectSegmenter,
-    task: _Task,
-    selection: Selection,
-    stop: StopSignal,
-    bar: tqdm,
-) -> None:
-    with task.writer, closing(_results(segmenter, task, selection)) as results:
+def _segment(results: Generator[FrameResult, None, None], task: _Task, stop: StopSignal, bar: tqdm) -> None:
+    with task.writer, closing(results):
         for result in results:
             task.writer.write(result)
             bar.update()

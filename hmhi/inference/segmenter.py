@@ -23,7 +23,7 @@ from torch import Tensor
 from hmhi.errors import UserError, check_count
 from hmhi.flow.estimate import FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
-from hmhi.inference.base import compile_or_warn, describe, find_device, load_network
+from hmhi.inference.base import EMBEDDED, compile_or_warn, describe, find_device, load_network
 from hmhi.inference.batches import Batch, chunks, regroup
 from hmhi.inference.flow_stage import FlowStage, PreparedFrame
 from hmhi.inference.quality import quality_settings
@@ -112,7 +112,7 @@ class VideoSegmenter:
         if memory_frames is not None:
             changes.append(f"model.memory_frames={memory_frames}")
 
-        network = load_network(checkpoint, self.device, changes, amp=amp)
+        network = load_network(checkpoint or EMBEDDED, self.device, changes, amp=amp)
         if not isinstance(network.model, HMHINet):
             raise UserError(
                 f"{checkpoint} holds {describe(network.model)}; use hmhi.ObjectSegmenter, or a checkpoint of HMHI-Net"

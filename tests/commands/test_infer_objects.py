@@ -206,7 +206,7 @@ def test_what_does_not_fit_together_is_one_line(infer, checkpoint, tmp_path):
     write_labels(mask, labels_of(5))
     write_labels(tmp_path / "masks" / "a.png", labels_of(5))
     hmhi = save_small_checkpoint(tmp_path / "hmhi.pt")
-    salient = "which finds the salient object by itself; leave it out"
+    salient = "which finds the salient object by itself; leave one of them out"
     for weights, words, text in (
         (checkpoint, [], "no mask says which objects to follow; give --first-mask FILE"),
         (checkpoint, ["--first-mask", mask], "belongs to one video, and the input holds 2; choose one with"),
@@ -218,7 +218,7 @@ def test_what_does_not_fit_together_is_one_line(infer, checkpoint, tmp_path):
         (
             checkpoint,
             ["--image-size", "64"],
-            "holds HMMN, which follows objects given by masks; leave it out",
+            "is HMMN, which follows objects given by masks; leave it out",
         ),
         (checkpoint, ["--memory-frames", "3"], "--memory-frames is for HMHI-Net"),
         (checkpoint, ["--scene-cuts"], "--scene-cuts is for HMHI-Net"),
@@ -232,8 +232,8 @@ def test_what_does_not_fit_together_is_one_line(infer, checkpoint, tmp_path):
         (checkpoint, ["--model", "hmhi"], "--model hmhi is HMHI-Net, but"),
         (hmhi, ["--first-mask", mask], f"hmhi.pt is HMHI-Net, {salient}"),
         (hmhi, ["--objects", "3"], "--objects is for HMMN and STMA, which follow objects given by masks"),
-        (None, ["--masks", tmp_path / "masks"], f"the bundled network is HMHI-Net, {salient}"),
-        (None, ["--model", "hmmn"], "no weights of HMMN are bundled; name them with --checkpoint FILE"),
+        (checkpoint, ["--follow"], "--follow is for HMHI-Net"),
+        (None, ["--masks", tmp_path / "masks", "--model", "hmhi"], f"--model hmhi is HMHI-Net, {salient}"),
         (None, ["--model", "stma"], "no weights of STMA are bundled; name them with --checkpoint FILE"),
     ):
         said = infer("--input", clips, "--output", out, *words, code=2, weights=weights)

@@ -135,7 +135,7 @@ def test_small_tools_name_what_is_wrong(repository, tmp_path):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("edition", "last"),
-    [("1", "runs/embedded_finish"), ("2", "runs/embedded2_finish"), ("hmmn", "runs/hmmn_small_finish")],
+    [("1", "runs/embedded_finish"), ("2", "runs/embedded2_finish"), ("hmmn", "runs/hmmn_small_240")],
 )
 def test_weights_in_the_box_are_rebuilt_by_one_command(repository, tmp_path, edition, last):
     """All stages in miniature, in a clone."""
