@@ -65,6 +65,6 @@ def test_a_wheel_segments_a_clip_from_anywhere(installed, tmp_path):
     assert (installed / "hmhi" / "py.typed").is_file()
     assert (installed / "hmhi" / "layers" / "topk_cpu.cpp").is_file()
     page = {path.name for path in (installed / "hmhi" / "serve" / "page").iterdir()}
-    assert page == {"index.html", "api.html", "style.css", "app.js", "api.js", "player.js"}
+    assert page == {"index.html", "api.html", "style.css", "app.js", "api.js", "painter.js", "player.js"}
     done = subprocess.run([*hmhi, "benchmark", "infer"], env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "clone the repository" in done.stderr and done.stderr.count("\n") == 1

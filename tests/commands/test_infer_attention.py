@@ -60,7 +60,7 @@ def test_pictures_of_a_pixel(infer, tmp_path):
     [
         (["--attention", 61, 20], "pixel (61, 20) lies outside frame 0 of 61x40 pixels"),
         (["--attention-frame", 1], "--attention-frame needs --attention X Y"),
-        (["--attention", 5, 5, "--compile"], "leave --compile out"),
+        (["--attention", 5, 5, "--compile"], "leave --compile and --graphs out"),
     ],
     ids=["outside", "no pixel", "compiled"],
 )

@@ -10,7 +10,7 @@ from hmhi.models.build import build_model
 from hmhi.models.interaction import PLAM, SGIM
 from hmhi.models.weights import load_model
 
-GOLDEN = [0.00497, -4.59003, -5.63606, -2.45463, -7.3529, 2.17251]  # three frames at two pixels
+GOLDEN = [-4.65728, -6.83737, -7.50852, -5.00395, -9.59792, 1.5198]  # three frames at two pixels
 BASELINE = {"memory_stages": [], "high_to_shallow": "none", "shallow_to_high": "none"}
 
 

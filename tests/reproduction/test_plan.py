@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 CODE = """
-import sys
+import signal, sys
 from pathlib import Path
 from hmhi.reproduction.plan import Step, run_step
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where a shell ignores it
 folder = Path(sys.argv[1])
 shell = "trap 'sleep 1; touch saved; exit 0' INT; touch ready; while :; do sleep .05; done"
 run_step(Step("train", ("bash", "-c", shell), folder), folder)

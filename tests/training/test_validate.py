@@ -26,9 +26,15 @@ SIZE = (60, 100)  # of the source; the network sees 32 x 64
 class LeftHalf(nn.Module):
     """Says "left half", and counts frames in its memory."""
 
-    def step(self, image: Tensor, flow: Tensor, memory: int | None) -> tuple[Tensor, int]:
+    def encode(self, image: Tensor, flow: Tensor) -> dict[int, Tensor]:
         assert image.shape == flow.shape == (1, 3, 32, 64) and image.dtype == torch.float32
         assert not self.training and not torch.is_grad_enabled()
+        return {1: image}
+
+    def advance(
+        self, features: dict[int, Tensor], size: tuple[int, int], memory: int | None
+    ) -> tuple[Tensor, int]:
+        assert size == (32, 64)
         logits = torch.full((1, 1, 32, 64), -9.0)
         logits[..., :32] = 9.0
         return logits, (memory or 0) + 1
