@@ -38,6 +38,7 @@ def test_the_dense_form_is_for_one_backbone():
         DenseHMHINet(make_small_model(inputs="image"))
 
 
+@pytest.mark.slow
 def test_the_command_measures_all_that_it_was_asked(tmp_path, capsys):
     report = tmp_path / "report.json"
     arguments = [

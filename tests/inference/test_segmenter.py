@@ -104,6 +104,7 @@ def test_memory_does_not_grow_with_length(checkpoint):
     assert banks == [2, 4, 4, 4, 4, 4]
 
 
+@pytest.mark.slow  # the test before counts the frames that are held
 def test_500_frames_take_no_more_memory_than_50(tmp_path):
     """Peak resident memory of real processes, in which 450 frames take 207 MB."""
     light = ["model.memory_stages=[2]", "model.high_to_shallow=none", "model.shallow_to_high=none"]

@@ -29,6 +29,7 @@ def fetched_mib(mode):
     return int(subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_pages_are_fetched_once():
     assert fetched_mib("keep") < 4

@@ -202,9 +202,14 @@ def test_loader_processes_change_nothing(tmp_path: Path, straight_run: Path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("train.accumulate=3", "data.synthetic.videos=10"),  # epochs of 3 + 2 batches
+        pytest.param(  # epochs of 3 + 2 batches
+            ("train.accumulate=3", "data.synthetic.videos=10"), marks=pytest.mark.slow
+        ),
         ("train.ema=0.9", "train.schedule=cosine", "train.warmup_steps=2"),
-        ("model.backbone=lite0", "train.lr_encoder=0.1", "train.freeze_batchnorm=true", "train.ema=0.9"),
+        pytest.param(
+            ("model.backbone=lite0", "train.lr_encoder=0.1", "train.freeze_batchnorm=true", "train.ema=0.9"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["accumulate", "ema", "batchnorm"],
 )
@@ -238,6 +243,7 @@ def test_ctrl_c_is_told_apart_and_handlers_return(tmp_path: Path, monkeypatch: p
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.slow
 def test_signal_during_validation_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     validate = engine.validate
     options = ("train.val_every=1",)
