@@ -93,14 +93,20 @@ def train(folder: Path, overrides: tuple[str, ...]) -> None:
 @pytest.mark.slow
 def test_two_ranks_train_as_one_process_with_twice_the_batch(tmp_path: Path):
     """Also where their clips have different numbers of objects."""
-    still = ("train.epochs=1", "data.synthetic.videos=8", "model.hmmn.fine_dropout=[0,0]")
+    # SGD: Adam's first step is as long for the rounding of a gradient of 0 as for any other.
+    still = (
+        "train.epochs=1",
+        "data.synthetic.videos=8",
+        "model.hmmn.fine_dropout=[0,0]",
+        "train.optimizer=sgd",
+    )
     assert fit(tiny_objects(tmp_path / "one", *still, "train.batch_size=4")) == 0
     assert run_ranks(train, tmp_path / "two", (*still, "train.batch_size=2")) == [0, 0]
     one, two = (load_state(tmp_path / run / "ckpt" / "last.pt")["training"] for run in ("one", "two"))
     assert one["progress"] == two["progress"] and one["progress"]["step"] == 2
-    for number, slot in one["optimizer"]["state"].items():  # Adam's averages of the gradients
-        other = two["optimizer"]["state"][number]["exp_avg"]
-        torch.testing.assert_close(slot["exp_avg"], other, atol=1e-5, rtol=1e-2)
+    for number, slot in one["optimizer"]["state"].items():  # sums of the gradients
+        other = two["optimizer"]["state"][number]["momentum_buffer"]
+        torch.testing.assert_close(slot["momentum_buffer"], other, atol=1e-5, rtol=1e-3)
 
 
 class Copies(PromptedNet):
