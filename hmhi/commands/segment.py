@@ -1,7 +1,7 @@
 """Segment the salient object of videos, or objects given by masks; docs/INFERENCE.md explains every option.
 
 python tools/infer.py --input walk.mp4 --output outputs/walk --overlay
-python tools/infer.py --checkpoint hmmn.pth --input walk.mp4 --first-mask first.png --output outputs/walk
+python tools/infer.py --model hmmn --input walk.mp4 --first-mask first.png --output outputs/walk
 python tools/infer.py --input 'clips/*.mp4' --output outputs/clips --matte --coco --every 2
 python tools/infer.py --input davis16 --output outputs/davis16
 torchrun --standalone --nproc-per-node 4 tools/infer.py --input FRAMES --output outputs/mine
