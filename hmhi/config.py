@@ -424,6 +424,8 @@ class TrainConfig(Section):
     """Peak learning rate."""
     lr_encoder: float = field(default=1.0, metadata={"above": 0})
     """Factor on the learning rate of the encoders' parameters; below 1 spares what they know from ImageNet."""
+    layer_decay: float = field(default=1.0, metadata={"above": 0, "at_most": 1})
+    """Factor on the learning rate from each block of an encoder to the block before it; 1 gives all the same."""
     freeze_batchnorm: bool = False
     """Keep the running mean and variance of the encoders' BatchNorm layers as loaded, and normalise with them in
     training too; their scale and shift still learn. MiT and Swin have none."""
@@ -468,6 +470,8 @@ class TrainConfig(Section):
     """Epochs between validations; 0 never validates."""
     keep_every: int = 0
     """Epochs between checkpoints that are kept for good; 0 keeps the last two and the best only."""
+    keep_last: int = field(default=0, metadata={"at_least": 0})
+    """Of the checkpoints of `keep_every`, the newest so many stay; 0 keeps all."""
     save_minutes: float = field(default=15.0, metadata={"at_least": 0})
     """Minutes after which a checkpoint is written in the middle of an epoch; 0 writes at the end of epochs only."""
     log_every: int = field(default=20, metadata={"at_least": 1})

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 FREE_KEYS = {
     "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
     "train.timeout",
-    "train.val_every", "train.keep_every", "train.log_every", "train.save_minutes",
+    "train.val_every", "train.keep_every", "train.keep_last", "train.log_every", "train.save_minutes",
     "train.checkpoint_activations",
 }  # fmt: skip
 """Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
@@ -264,9 +264,17 @@ def save(content: Mapping[str, Any], path: Path) -> None:
 
 
 def save_last(
-    content: Mapping[str, Any], folder: Path, *, rotate: bool = True, keep: Path | None = None
+    content: Mapping[str, Any], folder: Path, *, rotate: bool = True, epoch: int | None = None, most: int = 0
 ) -> None:
-    """Write ``last.pt``, and a copy to `keep`; the former one becomes ``previous.pt`` unless `rotate` is False."""
+    """Write ``last.pt``.
+
+    Args:
+        content: From `training_dict`.
+        folder: The run's ``ckpt`` folder.
+        rotate: Whether the former ``last.pt`` becomes ``previous.pt``.
+        epoch: Epochs done, where a copy is to be kept under this number.
+        most: Such copies that stay, the newest ones; 0 for all.
+    """
     last = folder / "last.pt"
     fresh = folder / "fresh.pt" if rotate else last
     save(content, fresh)
@@ -274,8 +282,15 @@ def save_last(
         if last.exists():
             os.replace(last, folder / "previous.pt")
         os.replace(fresh, last)
-    if keep is not None:
-        save(content, keep)
+    if epoch is not None:
+        save(content, folder / f"epoch_{epoch:04d}.pt")
+        for old in _kept(folder)[:-most] if most else []:
+            old.unlink()
+
+
+def _kept(folder: Path) -> list[Path]:
+    """The copies that `save_last` keeps, in the order of their epochs."""
+    return sorted(folder.glob("epoch_*.pt"), key=lambda path: (len(path.name), path.name))
 
 
 def best_score(folder: Path, val_sets: Sequence[str]) -> float | None:
@@ -321,7 +336,7 @@ def load_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def resumable(folder: Path) -> list[Path]:
     """Complete checkpoints with training state; of those of the same step the first one is to be preferred."""
-    found = [folder / "last.pt", folder / "fresh.pt", folder / "previous.pt", *folder.glob("epoch_*.pt")]
+    found = [folder / "last.pt", folder / "fresh.pt", folder / "previous.pt", *_kept(folder)]
     return [path for path in found if path.exists()]
 
 

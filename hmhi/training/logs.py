@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ from hmhi.version import __version__
 log = logging.getLogger(__name__)
 
 
+class Tracker(Protocol):
+    """What a run also tells its scalars to; Weights & Biases has one: ``fit(config, tracker=wandb.init())``."""
+
+    def log(self, data: dict[str, float], /, *, step: int) -> object:
+        """Take values by tag, ``epoch`` included; steps never go back but where a run is resumed."""
+        ...
+
+
 class RunLogger:
     """Scalars and pictures of a run, by optimiser step.
 
@@ -36,10 +45,20 @@ class RunLogger:
         active: Whether this process writes; rank 0 only.
         step: Steps done so far; records of later steps, left by a run that was killed, are removed.
         validated: Whether the validation after this step was complete; else its records are removed too.
+        tracker: Gets all scalars, too.
     """
 
-    def __init__(self, folder: Path, *, active: bool, step: int = 0, validated: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        active: bool,
+        step: int = 0,
+        validated: bool = False,
+        tracker: Tracker | None = None,
+    ) -> None:
         self._jsonl = folder / "metrics.jsonl"
+        self._tracker = tracker if active else None
         self._board: SummaryWriter | None = None
         if active:
             self._board = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else None)
@@ -53,6 +72,12 @@ class RunLogger:
                     board.add_scalar(tag, value, step)
                 with self._jsonl.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+        if self._tracker is not None:
+            try:
+                self._tracker.log({"epoch": epoch, **values}, step=step)
+            except Exception:  # of a service or its client, whatever it may be
+                log.warning("no more scalars to %s", type(self._tracker).__name__, exc_info=True)
+                self._tracker = None
 
     def picture(self, tag: str, picture: Tensor, *, step: int) -> None:
         """Record a uint8 (3, H, W) picture."""

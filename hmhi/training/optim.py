@@ -6,7 +6,8 @@ A schedule is a pure function of the optimiser step, so that it has no state of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ POSITION_TABLES = ("relative_position_bias_table", "absolute_pos_embed", "pos_em
 POLY_POWER = 0.9
 ENCODERS = ("encoder.", "memory_encoder.trunk.", "query_encoder.", "backbone.", "value_encoder.trunk.")
 """Beginnings of the names of the encoders' parameters, in any of the models."""
+_BLOCK = re.compile(r".*?\.?(?:blocks|layer)\d*\.\d+\.")
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -66,18 +68,20 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     Args:
         model: Network whose parameters are trained; frozen ones are left out.
         config: ``weight_decay`` holds for weight matrices and kernels, and with ``decay_norms`` for vectors (norm
-            scales, biases) and position tables too. ``lr_encoder`` belongs to the parameters of `ENCODERS`.
+            scales, biases) and position tables too. ``lr_encoder`` belongs to the parameters of `ENCODERS`, times
+            ``layer_decay`` to the power of `blocks_after`.
 
     Returns:
         Groups for a torch optimiser, each with an ``lr_factor`` for `set_learning_rate`; parameters of a group in
         the model's order.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    after = blocks_after(name for name, _ in model.named_parameters())
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         spare = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in POSITION_TABLES
-        factor = config.lr_encoder if name.startswith(ENCODERS) else 1.0
+        factor = config.lr_encoder * config.layer_decay ** after[name] if name in after else 1.0
         groups.setdefault((factor, config.decay_norms or not spare), []).append(parameter)
     return [
         {
@@ -87,6 +91,39 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         }
         for factor, decays in sorted(groups, reverse=True)
     ]
+
+
+def blocks_after(names: Iterable[str]) -> dict[str, int]:
+    """How many blocks of its encoder come after that of a parameter.
+
+    What lies outside the blocks, such as embeddings, belongs to the next one, or at the end to the last. A stage of
+    EfficientNet-Lite counts as a block.
+
+    Args:
+        names: Of a model's parameters, in its order.
+
+    Returns:
+        A number for each name of `ENCODERS`, 0 in the last block.
+    """
+    places: dict[
+        str, list[tuple[str, int]]
+    ] = {}  # encoder -> names, and how many blocks have begun before each
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        encoder = next((prefix for prefix in ENCODERS if name.startswith(prefix)), None)
+        if encoder is None:
+            continue
+        found = blocks.setdefault(encoder, [])
+        block = _BLOCK.match(name)
+        if block is not None and block[0] not in found:
+            found.append(block[0])
+        place = len(found) if block is None else found.index(block[0])
+        places.setdefault(encoder, []).append((name, place))
+    return {
+        name: max(len(blocks[encoder]) - 1 - place, 0)
+        for encoder, members in places.items()
+        for name, place in members
+    }
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:

@@ -27,7 +27,7 @@ from hmhi.models.build import build_model
 from hmhi.models.hmhi_net import HMHINet
 from hmhi.models.prompted import PromptedNet
 from hmhi.training.optim import build_optimizer, parameter_groups
-from hmhi.training.run import build_data, check_inputs
+from hmhi.training.run import build_data, check_inputs, run_length
 from hmhi.training.tasks import task_of
 
 MIB = 2**20
@@ -90,8 +90,9 @@ def _describe_steps(config: Config, batches: int, processes: int) -> str:
     cfg = config.train
     passes = cfg.accumulation(processes)
     steps = math.ceil(batches / passes)
+    epochs, total = run_length(config, steps)
     return (
-        f"steps: {cfg.epochs} epochs of {steps}, {cfg.epochs * steps} in all; a step is "
+        f"steps: {epochs} epochs of {steps}, {total} in all; a step is "
         f"{cfg.batch_size * processes * passes} clips = {cfg.batch_size} x {processes} processes x {passes} passes"
     )
 

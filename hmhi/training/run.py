@@ -33,7 +33,7 @@ from hmhi.runtime.interrupt import StopSignal
 from hmhi.runtime.precision import compile_parts
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import Progress, TrainState
-from hmhi.training.logs import RunLogger, environment
+from hmhi.training.logs import RunLogger, Tracker, environment
 from hmhi.training.optim import build_optimizer
 from hmhi.training.tasks import Task, task_of
 from hmhi.training.writer import CheckpointWriter
@@ -74,7 +74,15 @@ class Run:
     """Whether ``last.pt`` is to be saved after this step; all ranks agree on it."""
 
 
-def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path | None, force: bool) -> Run:
+def build_run(
+    config: Config,
+    ranks: Ranks,
+    folder: Path,
+    *,
+    resume: str | Path | None,
+    force: bool,
+    tracker: Tracker | None = None,
+) -> Run:
     """Make everything that `fit` needs; nothing but logs has been written when it fails."""
     # a) data first: what is missing there shows before anything slow
     loader, val_videos = build_data(config, ranks.rank, ranks.world_size)
@@ -108,7 +116,9 @@ def build_run(config: Config, ranks: Ranks, folder: Path, *, resume: str | Path 
     done = state.progress.step
     return Run(
         state=state, task=task_of(config), parallel=parallel, loader=loader, val_videos=val_videos, folder=folder,
-        logger=RunLogger(folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0),
+        logger=RunLogger(
+            folder, active=ranks.is_main, step=done, validated=state.progress.batch == 0, tracker=tracker
+        ),
         stop=StopSignal(), accumulate=accumulate, epochs=epochs, total_steps=total,
         best=checkpoint.best_score(folder / "ckpt", config.data.val),
         bar=tqdm(

@@ -32,7 +32,7 @@ from hmhi.runtime import distributed
 from hmhi.runtime.lock import hold_folder
 from hmhi.training import checkpoint
 from hmhi.training.checkpoint import TrainState
-from hmhi.training.logs import text_log
+from hmhi.training.logs import Tracker, text_log
 from hmhi.training.optim import ENCODERS, gradient_norm, learning_rate, set_learning_rate
 from hmhi.training.run import Run, build_run
 from hmhi.training.validate import protocol_of, validate
@@ -47,7 +47,13 @@ class TrainingError(RuntimeError):
     """Training cannot go on, although its input was accepted."""
 
 
-def fit(config: Config, *, resume: str | Path | None = None, force: bool = False) -> int:
+def fit(
+    config: Config,
+    *,
+    resume: str | Path | None = None,
+    force: bool = False,
+    tracker: Tracker | None = None,
+) -> int:
     """Train as the config says.
 
     Args:
@@ -55,6 +61,7 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
         resume: ``auto`` continues from the newest readable checkpoint of the run folder, if there is one; a
             path continues from that file; None starts a new run.
         force: Resume although the config or the number of processes changed.
+        tracker: Gets the scalars of ``metrics.jsonl``, on rank 0.
 
     Returns:
         0 when the run is complete, else the number of the signal that stopped it; a resumed run then continues
@@ -74,7 +81,7 @@ def fit(config: Config, *, resume: str | Path | None = None, force: bool = False
             stack.enter_context(hold_folder(folder))
         stack.enter_context(text_log(folder, ranks))
         stack.enter_context(failures_of_others(timeout))
-        run = build_run(config, ranks, folder, resume=resume, force=force)
+        run = build_run(config, ranks, folder, resume=resume, force=force, tracker=tracker)
         stack.callback(run.logger.close)
         stack.callback(run.loader.close)
         stack.enter_context(run.bar)
@@ -347,6 +354,6 @@ def save(run: Run, *, rotate: bool = True, keep: bool = False) -> None:
     if not run.state.ranks.is_main:
         return
     copy, folder = cpu_copy(content), run.folder / "ckpt"
-    kept = folder / f"epoch_{run.state.progress.epoch:04d}.pt" if keep else None
-    run.writer.start(partial(checkpoint.save_last, copy, folder, rotate=rotate, keep=kept))
+    epoch, most = run.state.progress.epoch if keep else None, run.state.config.train.keep_last
+    run.writer.start(partial(checkpoint.save_last, copy, folder, rotate=rotate, epoch=epoch, most=most))
     run.saved_at = time.monotonic()

@@ -104,17 +104,17 @@ def test_dry_run_tells_all_and_writes_nothing(
         "--dry-run",
         "--processes",
         "2",
-        "train.epochs=3",
+        "train.steps=3",
         "train.lr_encoder=0.1",
     ]
     assert main([*words, "train.batch_size=1"]) == 0
     out = capsys.readouterr().out
-    assert load_config(config, ["train.epochs=3", "train.lr_encoder=0.1", "train.batch_size=1"]) == (
+    assert load_config(config, [*words[5:], "train.batch_size=1"]) == (
         config_from_dict(yaml.safe_load(out.partition("\n\n")[0]))
     )
     assert "first batch: image (1, 2, 3, 64, 64)" in out
     assert re.findall(r"peak learning rate (\S+), weight decay", out) == ["6e-05", "6e-06"]
-    assert "steps: 3 epochs of 2, 6 in all; a step is 2 clips = 1 x 2 processes x 1 passes" in out
+    assert "steps: 2 epochs of 2, 3 in all; a step is 2 clips = 1 x 2 processes x 1 passes" in out
     assert re.search(r"estimated: \d+ MiB at the peak", out)
     assert list(tmp_path.iterdir()) == [config]
     with pytest.raises(SystemExit):

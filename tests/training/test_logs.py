@@ -24,14 +24,31 @@ def board(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder / "tb")).Reload()
 
 
-def test_scalars_and_pictures_are_recorded_by_step(tmp_path: Path):
-    logger = RunLogger(tmp_path, active=True)
+class Service:
+    """Takes values as wandb's run does, and is gone after two calls."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def log(self, data: dict[str, float], step: int | None = None) -> None:
+        self.told.append((step, data))
+        if len(self.told) == 2:
+            raise ConnectionError("gone")
+
+
+def test_scalars_and_pictures_are_recorded_by_step(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    service = Service()
+    logger = RunLogger(tmp_path, active=True, tracker=service)
     logger.scalars({"train/loss": 2.0, "train/lr": 0.1}, step=20, epoch=1)
+    assert service.told == [(20, {"epoch": 1, "train/loss": 2.0, "train/lr": 0.1})]
+    for step in (21, 22):  # a service that fails is left alone, and the run goes on
+        logger.scalars({"train/loss": 1.0}, step=step, epoch=1)
+    assert len(service.told) == 2 and caplog.text.count("no more scalars to Service") == 1
     logger.picture("val/davis16/bear", torch.zeros(3, 4, 16, dtype=torch.uint8), step=20)
     logger.close()
-    assert records(tmp_path) == [{"step": 20, "epoch": 1, "train/loss": 2.0, "train/lr": 0.1}]
+    assert records(tmp_path)[0] == {"step": 20, "epoch": 1, "train/loss": 2.0, "train/lr": 0.1}
     found = board(tmp_path)
-    assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(20, 2.0)]
+    assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(20, 2.0), (21, 1.0), (22, 1.0)]
     assert found.Tags()["images"] == ["val/davis16/bear"]
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hmhi.config import ConfigError, TrainConfig
+from hmhi.config import ConfigError, ModelConfig, TrainConfig
+from hmhi.models.build import build_model
 from hmhi.training.optim import (
     build_optimizer,
     gradient_norm,
@@ -50,6 +51,19 @@ def test_the_encoder_can_learn_more_slowly():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert [rates[id(p)] for p in net.parameters()] == [0.05, 0.05, 0.5, 0.5]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4, 0, 5e-4, 0]
+
+
+def test_layer_decay_goes_from_the_last_block_of_the_encoder_to_the_first():
+    with torch.device("meta"):
+        model = build_model(ModelConfig(backbone="mit_b0"))  # 2 blocks in each of 4 stages
+    groups = parameter_groups(model, TrainConfig(layer_decay=0.5, lr_encoder=0.1))
+    factors = {id(p): group["lr_factor"] for group in groups for p in group["params"]}
+    of = {name: factors[id(p)] for name, p in model.named_parameters()}
+    stages = "encoder.backbone.stages"
+    assert of[f"{stages}.3.blocks.1.norm1.weight"] == of[f"{stages}.3.norm.weight"] == 0.1
+    assert of[f"{stages}.3.blocks.0.norm1.weight"] == of[f"{stages}.2.norm.weight"] == pytest.approx(0.05)
+    assert of[f"{stages}.0.embed.proj.weight"] == pytest.approx(0.1 * 0.5**7)
+    assert {factor for name, factor in of.items() if not name.startswith("encoder.")} == {1.0}
 
 
 def test_optimizers_follow_the_config():
