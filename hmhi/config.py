@@ -30,6 +30,11 @@ Interaction = Literal["sgim", "plam", "none"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["hmhi", "hmmn", "stma"]
 _KINDS = get_args(Kind)
+NEUTRAL_KEYS = frozenset({
+    "data.root", "data.workers", "train.max_bad_steps", "train.timeout", "train.keep_every", "train.keep_last",
+    "train.log_every", "train.save_minutes", "train.checkpoint_activations",
+})  # fmt: skip
+"""Settings on which no result depends: places, messages, safeguards, and what is computed twice to save memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ DOORS: dict[str, set[str]] = {
     },
     "scale": {"runtime", "inference", "media", "errors"},
     "serve": {"runtime", "inference", "synthetic", "media", "errors", "version"},
-    "reproduction": {"models", "media", "config", "errors"},
+    "reproduction": {"runtime", "models", "media", "config", "errors"},
     "commands": {
         "__init__", "reproduction", "training", "inference", "serve", "scale", "exports", "runtime", "viz", "data",
         "models", "synthetic", "evaluation", "flow", "media", "config", "errors", "version",

@@ -22,7 +22,7 @@ from hmhi.config import Config, load_config
 from hmhi.errors import UserError
 from hmhi.media.atomic import write_json
 from hmhi.reproduction.plan import FIRST_SEED, Planner, Step, run_step, unique
-from hmhi.reproduction.results import cost_lines, format_lines, lines_to_dict, read_lines
+from hmhi.reproduction.results import Line, cost_lines, format_lines, lines_to_dict, read_lines
 from hmhi.reproduction.tables import read_paper, select_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -62,23 +62,29 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     if args.dry_run:
         print(f"{title}\n{describe(steps)}")
         return 0
-    costs = {
-        name: cost_lines(
-            name, row, base_config(planner, (*paper.networks[row.network], *row.infer)), full=full
-        )
-        for name, row in rows.items()
-    }
+
+    def config_of(name: str) -> Config:
+        row = table.rows[name]
+        return base_config(planner, (*paper.networks[row.network], *row.infer))
+
+    def costs(name: str) -> list[Line]:
+        return cost_lines(name, table.rows[name], config_of(name), full=full)
+
+    for name in rows:
+        config_of(name)  # mistakes in settings show before anything is trained
     if args.costs:
-        print(f"{title}\n{format_lines([line for lines in costs.values() for line in lines])}")
+        print(f"{title}\n{format_lines([line for name in rows for line in costs(name)])}")
         return 0
     try:
         for step in steps:
             if not step.done:
                 run_step(step, REPOSITORY)
     finally:
-        lines = [
-            line for name, row in rows.items() for line in read_lines(name, row, planner, seeds) + costs[name]
-        ]
+        lines = []
+        for name, row in table.rows.items():  # rows and seeds of earlier calls with these settings count too
+            scores = read_lines(name, row, paper.networks[row.network], planner)
+            if name in rows or any(line.obtained for line in scores):
+                lines += scores + costs(name)
         results = root / f"table{args.table}.json"
         write_json(results, {"paper": paper.paper, "table": args.table, "rows": lines_to_dict(lines)})
         print(f"\n{title}\n{format_lines(lines)}\nwritten: {results}")
@@ -138,8 +144,12 @@ def base_config(planner: Planner, overrides: Sequence[str]) -> Config:
 
 
 def describe(steps: Sequence[Step]) -> str:
-    """Every command, and whether it is done."""
-    return "\n".join(f"[{'done' if s.done else 'to do'}] {s.name}\n  {shlex.join(s.command)}" for s in steps)
+    """Every command, and whether it is done, or its folder holds what other settings led to."""
+    states = ("done" if s.done else "changed" if s.changed else "to do" for s in steps)
+    return "\n".join(
+        f"[{state}] {step.name}\n  {shlex.join(step.command)}"
+        for state, step in zip(states, steps, strict=True)
+    )
 
 
 def count_of_seeds(text: str) -> int:

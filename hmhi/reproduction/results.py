@@ -45,14 +45,22 @@ class Line:
         return None if self.mean is None or self.published is None else self.mean - self.published
 
 
-def read_lines(name: str, row: Row, planner: Planner, seeds: Iterable[int]) -> list[Line]:
-    """The scores and the speed of a row, for the seeds that are done."""
+def read_lines(name: str, row: Row, overrides: Sequence[str], planner: Planner) -> list[Line]:
+    """The scores and the speed of a row, for all seeds that are done with the planner's settings.
+
+    Args:
+        name: Of the row.
+        row: The row.
+        overrides: Of its network.
+        planner: Knows which steps there are, and where their results lie.
+    """
     obtained: dict[str, list[float]] = defaultdict(list)
-    for seed in seeds:
+    for seed in planner.seeds(row.network):
+        steps = planner.steps(row.network, overrides, seed, row.infer)
         rates = []
         for data, benchmark in planner.recipe.test.items():
             folder = planner.test_folder(row.network, seed, data, row.infer)
-            if not (folder / "scores.json").is_file():
+            if benchmark.kind == "server" or not all(step.done for step in steps if step.folder == folder):
                 continue
             metrics = _read(folder / "scores.json")["metrics"]
             for measure, value in _measures(metrics, benchmark.kind).items():

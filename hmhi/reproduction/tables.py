@@ -29,9 +29,9 @@ class Stage:
     start: str | None = None
     """Stage whose best weights it starts from."""
     set: tuple[str, ...] = ()
-    """Overrides that come after the network's."""
+    """Overrides that come after the network's and the user's."""
     scratch: bool = False
-    """Start from random weights, whatever the network names."""
+    """Start from random weights, whatever the network names; the user's ``train.pretrained`` goes before."""
 
 
 @dataclass(frozen=True, kw_only=True)

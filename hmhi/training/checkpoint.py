@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from hmhi.config import Config, ConfigError, config_from_dict, config_to_dict
+from hmhi.config import NEUTRAL_KEYS, Config, ConfigError, config_from_dict, config_to_dict
 from hmhi.models.key_maps import CheckpointError
 from hmhi.models.weights import FORMAT, load_exactly, load_state
 from hmhi.runtime import distributed
@@ -35,13 +35,8 @@ from hmhi.training.optim import load_optimizer
 
 log = logging.getLogger(__name__)
 
-FREE_KEYS = {
-    "data.root", "data.workers", "train.output", "train.pretrained", "train.load_from", "train.max_bad_steps",
-    "train.timeout",
-    "train.val_every", "train.keep_every", "train.keep_last", "train.log_every", "train.save_minutes",
-    "train.checkpoint_activations",
-}  # fmt: skip
-"""Settings that may differ on resume, beside ``infer.*``: they do not change the weights that come out."""
+FREE_KEYS = NEUTRAL_KEYS | {"train.output", "train.pretrained", "train.load_from", "train.val_every"}
+"""Settings that may differ on resume, beside ``infer.*``: the rest of the run does not depend on them."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from hmhi.commands.reproduce import main
+from hmhi.config import load_config
+from hmhi.errors import UserError
+from hmhi.reproduction.plan import Planner, Step, run_step
+from hmhi.reproduction.tables import read_paper
 
 CONFIG = """
 model: {backbone: mit_b0, flow_adapters: false, memory_frames: 2, ffn_channels: 16, decoder_channels: 8}
@@ -74,6 +79,70 @@ def test_list_and_dry_run(tables: Path, capsys: pytest.CaptureFixture[str]):
     assert "train.lr=1" in second and "train.seed=43" in second
     assert "one/seed43/first/ckpt/best.pt" in second and "train.pretrained=null" in second
     assert not (tables.parent / "out").exists()
+
+
+def test_settings_on_the_command_line_stand_above_the_table(tables: Path, capsys: pytest.CaptureFixture[str]):
+    """Above ``scratch`` as well; but a stage that starts from another one reads no backbone weights."""
+    path = tables / "tiny.yaml"
+    path.write_text(path.read_text().replace("first: {", "first: {scratch: true, ").replace(
+        "one: [", "one: [train.pretrained=mine.pth, "
+    ))  # fmt: skip
+
+    def pretrained(*more: str) -> list[str | None]:
+        assert main(arguments(tables, "--row", "layer = 2", "--dry-run", *more)) == 0
+        commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if "train.sh" in line]
+        return [load_config(command[2], [word for word in command if "=" in word]).train.pretrained
+                for command in commands]  # fmt: skip
+
+    assert pretrained() == [None, None]
+    assert pretrained("train.pretrained=package") == ["package", None]
+
+
+def test_calls_for_single_rows_fill_one_table(tables: Path, capsys: pytest.CaptureFixture[str]):
+    """Every row and seed that is done with the same settings is in the file; a row without results has dashes."""
+    root = tables.parent / "out" / "tiny"
+    paper = read_paper(tables / "tiny.yaml")
+
+    def finish(row: str, seed: int, score: float) -> None:
+        planner = Planner(root, paper.recipes["small"], ())
+        network = paper.tables[3].rows[row].network
+        for step in planner.steps(network, paper.networks[network], seed):
+            step.folder.mkdir(parents=True, exist_ok=True)
+            step.record.write_text(json.dumps({"digest": step.digest, "seconds": 1.0}))
+        folder = planner.test_folder(network, seed, "sample")
+        metrics = {f"{measure}_mean": score for measure in ("JF", "J", "F")}
+        (folder / "scores.json").write_text(json.dumps({"metrics": metrics}))
+        videos = [{"frames": 3, "seconds": {"network": 1.5}}]
+        (folder / "infer.json").write_text(json.dumps({"sequences": videos}))
+
+    finish("baseline", 42, 0.5)
+    finish("baseline", 43, 0.6)
+    assert main(arguments(tables, "--row", "baseline")) == 0
+    finish("layer = 2", 42, 0.7)
+    assert main(arguments(tables, "--row", "layer = 2")) == 0
+    rows = json.loads((root / "table3.json").read_text())["rows"]
+    assert {name: row["sample/JF"]["seeds"] for name, row in rows.items()} == {
+        "baseline": pytest.approx([50.0, 60.0]), "layer = 2": pytest.approx([70.0]),
+    }  # fmt: skip
+    assert "| baseline | sample/JF | 50.0 | 55.0 +- 7.1 | +5.0 |" in capsys.readouterr().out
+
+
+def test_a_step_with_other_settings_sets_aside_what_the_old_ones_led_to(tmp_path: Path):
+    """Whether it had ended or not; settings on which no result depends change nothing."""
+    folder = tmp_path / "run"
+
+    def step(words: str, *more: str) -> Step:
+        code = f"import sys; open({str(folder / 'result')!r}, 'a').write({words!r}); sys.exit({words!r} == 'bad')"
+        return Step("net/train", ("python", "-c", code, *more), folder, (), tmp_path, owns_folder=True)
+
+    with pytest.raises(UserError):
+        run_step(step("bad"), tmp_path)
+    run_step(step("good"), tmp_path)
+    assert step("good", "data.workers=3").done and not step("good", "train.lr=1").done
+    run_step(step("better"), tmp_path)
+    assert [(tmp_path / name / "result").read_text() for name in ("run.old1", "run.old2", "run")] == [
+        "bad", "good", "better",
+    ]  # fmt: skip
 
 
 def test_rows_that_differ_in_use_share_a_training(tables: Path, capsys: pytest.CaptureFixture[str]):
