@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hmhi.errors import UserError, check_count
-from hmhi.flow.estimate import FlowEstimator, build_estimator
+from hmhi.flow.estimate import BatchEstimator, FlowEstimator, build_estimator
 from hmhi.flow.provenance import UNKNOWN, computed_record, flow_mismatch, read_record
 from hmhi.inference.base import EMBEDDED, compile_or_warn, describe, find_device, load_network
 from hmhi.inference.batches import Batch, chunks, regroup
@@ -31,6 +31,7 @@ from hmhi.inference.refine import refine_edges, refines
 from hmhi.inference.results import FrameResult
 from hmhi.inference.session import VideoSession
 from hmhi.inference.sources import Source, SourceLike, open_source
+from hmhi.inference.threads import leave_a_core
 from hmhi.inference.views import count_views, merge_views, view_inputs
 from hmhi.memory.bank import Memory
 from hmhi.models.hmhi_net import HMHINet
@@ -143,6 +144,10 @@ class VideoSegmenter:
             batch=look_ahead,
         )
 
+        on_torch = isinstance(self.estimator, BatchEstimator)
+        self._flow_on_cpu = (
+            self.device.type == "cpu" and not on_torch
+        )  # in threads that torch knows nothing of
         self._runner = FrameRunner(self.model, self.device, self.config.precision)
         if compile:
             compile_or_warn(self.model.parts_to_compile(), self._run_once)
@@ -201,15 +206,18 @@ class VideoSegmenter:
         self, source: Source, flows: Iterable[np.ndarray | Path] | None, scene_cuts: bool
     ) -> Generator[FrameResult, None, None]:
         memory: Memory | None = None
+        beside_flow = leave_a_core if flows is None and self._flow_on_cpu else nullcontext
         with closing(self.stage.stream(source, flows, scene_cuts)) as frames:
             for chunk in chunks(frames, self.look_ahead):
-                features, seconds = self.encode(chunk)
+                with beside_flow():
+                    features, seconds = self.encode(chunk)
                 for row, frame in enumerate(chunk):
                     if frame.scene_cut:
                         memory = None
                     rows = slice(row * self.views, (row + 1) * self.views)
                     own = {stage: feature[rows] for stage, feature in features.items()}
-                    (result,), memory = self.advance([frame], own, memory, seconds)
+                    with beside_flow():
+                        (result,), memory = self.advance([frame], own, memory, seconds)
                     yield result
 
     def segment_many(
@@ -249,6 +257,7 @@ class VideoSegmenter:
         waiting = enumerate(sources)
         videos: dict[int, Generator[PreparedFrame, None, None]] = {}
         batches: list[Batch] = []
+        beside_flow = leave_a_core if self._flow_on_cpu else nullcontext
         with ExitStack() as stack:
             while True:
                 for number, source in islice(waiting, at_once - len(videos)):
@@ -262,8 +271,9 @@ class VideoSegmenter:
                 batches = regroup(batches, due, self.views)
                 for batch in batches:
                     chunk = [due[number] for number in batch.videos]
-                    features, seconds = self.encode(chunk)
-                    results, batch.memory = self.advance(chunk, features, batch.memory, seconds)
+                    with beside_flow():
+                        features, seconds = self.encode(chunk)
+                        results, batch.memory = self.advance(chunk, features, batch.memory, seconds)
                     yield from zip(batch.videos, results, strict=True)
 
     def session(self) -> VideoSession:

@@ -458,6 +458,37 @@ def test_sessions_and_streams_of_one_segmenter_do_not_meet(checkpoint):
     np.testing.assert_array_equal(np.swapaxes(mixed, 0, 1), expected[:2])
 
 
+def test_the_network_leaves_a_core_to_flow(checkpoint, monkeypatch):
+    """Not where the caller or OMP_NUM_THREADS has said how many threads there are, nor in live steps."""
+    monkeypatch.setattr("hmhi.inference.threads.available_processors", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    segmenter, seen = VideoSegmenter(checkpoint), []
+    segmenter.model.decoder.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+
+    def threads_of(run, before: int) -> set[int]:
+        seen.clear()
+        torch.set_num_threads(before)
+        run()
+        assert torch.get_num_threads() == before
+        return set(seen)
+
+    def stream() -> None:
+        for _ in segmenter.stream(frames(2)):
+            assert torch.get_num_threads() == default, "what the caller does between frames has them all"
+
+    default = torch.get_num_threads()
+    try:
+        for default, expected in ((3, 2), (2, 2), (1, 1)):
+            assert threads_of(stream, default) == {expected}
+        default = 3
+        assert threads_of(lambda: list(segmenter.segment_many([frames(2)])), 3) == {2}
+        assert threads_of(lambda: segmenter.step(next(frames(1))), 3) == {3}
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert threads_of(stream, 3) == {3}
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_an_estimator_of_the_users_is_called_by_one_thread_at_a_time(checkpoint):
     busy = Lock()
 
