@@ -237,6 +237,8 @@ class AugmentConfig(Section):
     """Chance that a clip with objects loses its colours."""
     jitter: list[float] = field(default_factory=list, metadata={"at_least": 0, "at_most": 1})
     """Largest change of brightness, contrast and saturation of a clip with objects, as factors around 1."""
+    frame_jitter: float = field(default=0.0, metadata={"at_least": 0, "at_most": 1})
+    """The same for each of its frames, on top: one number for all three."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -344,7 +346,7 @@ class DataConfig(Section):
                 f"{self.objects}"
             )
         changed, plain = self.augment, AugmentConfig()
-        for name in ("crop", "rotation", "shear", "zoom", "shift", "grey", "jitter"):
+        for name in ("crop", "rotation", "shear", "zoom", "shift", "grey", "jitter", "frame_jitter"):
             if self.objects == 0 and getattr(changed, name) != getattr(plain, name):
                 raise ConfigError(
                     f"data.augment.{name} is for clips with objects; set data.objects, or leave it out"

@@ -217,7 +217,8 @@ def draw_object_augmentations(
     frames: int,
     rng: np.random.Generator,
 ) -> list[ObjectAugmentation]:
-    """Draw the changes of a clip: window, mirror and colours once for all frames, bending anew for each.
+    """Draw the changes of a clip: window, mirror and colours once for all frames; bending, and what
+    `frame_jitter` adds to colours, anew for each.
 
     Args:
         config: What is drawn, and how far.
@@ -229,15 +230,18 @@ def draw_object_augmentations(
     window = _draw_window(config.crop, source, size, rng)
     flip = bool(rng.random() < config.flip)
     photometric = draw_photometric(rng) if config.photometric else Photometric()
-    brightness, contrast, saturation = (
-        rng.uniform(1 - most, 1 + most) for most in config.jitter or (0, 0, 0)
-    )
+    of_clip = rng.uniform(-1, 1, 3) * (config.jitter or (0, 0, 0)) + 1
     grey = bool(rng.random() < config.grey)
     bends = any((config.rotation, config.shear, config.zoom, config.shift))
     affines = [_draw_affine(config, source, rng) if bends else None for _ in range(frames)]
+    of_frames = np.ones((frames, 3))
+    if config.frame_jitter:
+        of_frames += rng.uniform(-1, 1, (frames, 3)) * config.frame_jitter
     return [
-        ObjectAugmentation(window, size, affine, flip, photometric, (brightness, contrast, saturation), grey)
-        for affine in affines
+        ObjectAugmentation(
+            window, size, affine, flip, photometric, tuple((of_clip * of_frame).tolist()), grey
+        )
+        for affine, of_frame in zip(affines, of_frames, strict=True)
     ]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from trees import half_mask, picture, save
@@ -90,6 +92,23 @@ def test_colours_change_for_a_clip_and_never_the_labels(root):
     after = clips(root, plain(augment=jitter))[ClipKey(0, 0)]
     assert (after["image"] != before["image"]).any()
     assert (after["image"].amax(1) == after["image"].amin(1)).all()
+    assert (after["labels"] == before["labels"]).all()
+
+    config = AugmentConfig(jitter=[0.2, 0.2, 0.2], frame_jitter=0.05)
+    factors = [
+        np.array(
+            [
+                draw.jitter
+                for draw in draw_object_augmentations(each, (9, 9), (9, 9), 3, np.random.default_rng(0))
+            ]
+        )
+        for each in (replace(config, frame_jitter=0.0), config)
+    ]
+    assert (factors[0] == factors[0][0]).all(), "once for a clip"
+    change = factors[1] / factors[0]
+    assert len(np.unique(change)) == 9 and 0 < abs(change - 1).max() <= 0.05, (
+        "anew for each frame and property"
+    )
 
 
 def test_objects_are_those_of_the_first_frame(root, tmp_path):
