@@ -217,8 +217,9 @@ def draw_object_augmentations(
     frames: int,
     rng: np.random.Generator,
 ) -> list[ObjectAugmentation]:
-    """Draw the changes of a clip: window, mirror and colours once for all frames; bending, and what
-    `frame_jitter` adds to colours, anew for each.
+    """Draw the changes of a clip: window, mirror and colours once for all frames, bending anew for each.
+
+    `config.frame_jitter` changes colours anew for each frame, on top.
 
     Args:
         config: What is drawn, and how far.
