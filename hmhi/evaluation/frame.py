@@ -17,7 +17,7 @@ from hmhi.evaluation.files import FramePair
 from hmhi.evaluation.protocol import MapProtocol, MaskProtocol
 from hmhi.evaluation.region import jaccard
 from hmhi.evaluation.saliency import Saliency, score_map
-from hmhi.media.masks import read_levels
+from hmhi.media.masks import VOID, read_levels
 
 Resize = Literal["none", "nearest", "bilinear"]
 Levels = NDArray[np.uint8]
@@ -102,9 +102,17 @@ def score_map_files(frame: FramePair, protocol: MapProtocol, resize: Resize) -> 
     )
 
 
+def read_merged(path: Path) -> tuple[Levels, bool]:
+    """`hmhi.media.masks.read_levels`, with the undecided pixels of ids, which belong to no object, as background."""
+    levels, is_index = read_levels(path)
+    if is_index:
+        levels[levels == VOID] = 0
+    return levels, is_index
+
+
 def _read(path: Path, what: str) -> tuple[Levels, bool]:
     try:
-        return read_levels(path)
+        return read_merged(path)
     except (BadFileError, OSError) as error:
         raise UserError(f"{what} {error}") from None
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hmhi.evaluation.frame import read_merged
 from hmhi.evaluation.report import SEQUENCE_COLUMNS, class_means, describe_reading, headline, kind_of
 from hmhi.evaluation.summary import FrameScore, Result
 from hmhi.media.atomic import write_atomically
-from hmhi.media.masks import read_levels
 from hmhi.media.names import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito
@@ -233,7 +233,7 @@ def _frame_score(frame: FrameScore) -> float:
 
 def _picture(frame: FrameScore) -> str:
     """Prediction against annotation in four colours, as a data URI; soft maps blend between them."""
-    truth = read_levels(frame.truth)[0] > 0
+    truth = read_merged(frame.truth)[0] > 0
     strength = np.zeros(truth.shape) if frame.pred is None else _strength(frame.pred, truth.shape)
     found, alarm, missed, neither = ((46, 158, 91), (208, 52, 44), (52, 101, 208), (30, 30, 30))
     inside = np.where(truth[..., None], found, alarm)
@@ -247,7 +247,7 @@ def _picture(frame: FrameScore) -> str:
 
 
 def _strength(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    levels, is_index = read_levels(path)
+    levels, is_index = read_merged(path)
     if is_index or levels.max() <= 1:
         levels = (levels > 0) * np.uint8(255)
     if levels.shape != shape:

@@ -11,6 +11,7 @@ from hmhi.evaluation.files import EvaluationError
 from hmhi.evaluation.protocol import MAP_PROTOCOLS, MASK_PROTOCOLS
 from hmhi.evaluation.region import jaccard
 from hmhi.evaluation.runner import evaluate
+from hmhi.media.masks import write_labels
 
 DAVIS, ALL, RELEASE = (MASK_PROTOCOLS[name] for name in ("davis16", "all-frames", "release"))
 SPARSE = MASK_PROTOCOLS["fbms"]
@@ -199,6 +200,10 @@ def test_every_usual_way_to_store_a_mask_reads_the_same(tmp_path, form):
 def test_objects_of_the_annotation_are_merged(tmp_path):
     pred, truth = make_trees(tmp_path, {"a": 1}, shift=0)
     save_palette(truth / "a" / "00000.png", disc(0) * (1 + (np.arange(30) > 9)))
+    assert evaluate(pred, truth, SPARSE).metrics["J_mean"] == 1
+    write_labels(
+        truth / "a" / "00000.png", np.where(disc(0), 2, 255).astype(np.uint8)
+    )  # undecided pixels are no object
     assert evaluate(pred, truth, SPARSE).metrics["J_mean"] == 1
 
 
