@@ -9,6 +9,7 @@ import logging
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -36,6 +37,9 @@ def report_errors(command: Callable[Arguments, int]) -> Callable[Arguments, int]
     @functools.wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
         logging.raiseExceptions = False  # a full disk under a log costs its lines, not a traceback for each
+        warnings.filterwarnings(
+            "ignore", module=r"PIL\."
+        )  # on odd files; whether they could be read is what counts
         if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no UTF-8 are shown escaped
             sys.stdout.reconfigure(errors="backslashreplace")
         try:

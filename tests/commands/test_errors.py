@@ -1,11 +1,14 @@
+import contextlib
 import os
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from hmhi.commands.errors import report_errors
 from hmhi.errors import UserError
+from hmhi.media.pictures import decode
 
 
 def raising(error):
@@ -33,6 +36,23 @@ def test_how_a_command_ends(error, code, said, monkeypatch, capsys):
     assert raising(error)() == code
     err = capsys.readouterr().err
     assert err.startswith(said) and err.count("\n") == bool(said)
+
+
+def test_pillow_does_not_comment_on_odd_files(tmp_path, recwarn):
+    path = tmp_path / "odd.png"  # a TIFF, whatever its name
+    Image.new("RGB", (8, 8)).save(path, "TIFF")
+    whole = path.read_bytes()
+    start = int.from_bytes(whole[4:8], "little") + 6  # count of the first tag
+    path.write_bytes(whole[:start] + (99999).to_bytes(4, "little") + whole[start + 4 :])
+
+    def read() -> int:
+        with contextlib.suppress(UserError):
+            decode(path)
+        return len(recwarn)
+
+    assert read() > 0
+    recwarn.clear()
+    assert report_errors(read)() == 0
 
 
 def test_the_reader_of_the_output_may_leave(repository):
