@@ -10,7 +10,7 @@ from typing import Any
 from hmhi.errors import UserError
 from hmhi.inference.base import EMBEDDED, checkpoint_sha256
 from hmhi.runtime.interrupt import StopSignal
-from hmhi.scale.run import Counts, Network, segment_list
+from hmhi.scale.run import Network, segment_list
 from hmhi.scale.shards import find_shard
 
 # of the options of hmhi segment, those that mean something here
@@ -57,11 +57,11 @@ def run_list(args: argparse.Namespace, defaults: dict[str, object]) -> int:
         f"shard {shard}: {counts.done} videos ({counts.frames} frames) in {args.output}, {counts.failed} failed, "
         f"{counts.kept} from an earlier run"
     )
-    return _exit_code(counts, stop.number)
-
-
-def _exit_code(counts: Counts, signal_number: int) -> int:
     if counts.stopped:
         print("stopped; finished videos are kept, and the same command continues", file=sys.stderr)
-        return 128 + signal_number
-    return 2 if counts.failed else 0
+        return 128 + stop.number
+    if counts.failed:
+        status = args.output / "status" / f"{shard}.jsonl"
+        print(f"error: {counts.failed} videos failed, see {status}; --retry does them anew", file=sys.stderr)
+        return 2
+    return 0

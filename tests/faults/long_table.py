@@ -111,6 +111,11 @@ TEMPLATES: list[tuple[tuple[str, ...], tuple[Maker, ...], tuple[str, ...], tuple
         ("evaluate", "objects", "--pred", "pred", "--gt", "gt"), (trees,), ("pred/a/1.png", "gt/a/0.png", "gt/a/1.png"),
         (("--protocol", 1), ("--meta", 1), ("--seen", 1), ("--missing", 1), ("--resize", 1), ("--sequences", 1)),
     ),
+    (
+        ("segment", "--list", "list.txt", "--output", "out", "--checkpoint", "small.pt", "--device", "cpu"),
+        (checkpoint(), video(), put("list.txt", "clip.mp4")), ("list.txt", "clip.mp4", "small.pt"),
+        (("--shard", 1), ("--time-limit", 1), ("--retry", 0), ("--image-size", 1), ("--flow", 1)),
+    ),
     (("compare_runs", "run"), (put("run/metrics.jsonl", '{"val/a": 1}\n'),), ("run/metrics.jsonl",), ()),
 ]  # fmt: skip
 

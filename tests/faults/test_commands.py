@@ -107,6 +107,8 @@ SEGMENTING = [
     Case(f"{SEGMENT} --device cuda:1000", CLIP, says="cuda:1000"),
     Case(f"{SEGMENT} --device xpu", CLIP, says="xpu"),
     Case(SEGMENT, CLIP, file_limit=60),
+    Case(f"segment {NET} --list list.txt --output out", (checkpoint(), video(), put("list.txt", "clip.mp4")), code=0),
+    Case(f"segment {NET} --list list.txt --output out", (checkpoint(), put("list.txt", "a\nb")), says="a"),
 ]  # fmt: skip
 
 SCORING = [

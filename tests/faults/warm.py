@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 MOST_BYTES = 6 << 30  # that a command can allocate: an endless file must not take the machine down
 GROUPS_END_WITHIN = 1.0  # seconds that processes of a command may outlive it
@@ -112,9 +113,17 @@ def watch(child: int, timeout: float) -> dict:
 
 
 def alive(group: int) -> bool:
+    """Whether a process of a group runs; one that has ended and waits for the system to take note does not."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, 0)
-        return True
+        return any(runs(stat, group) for stat in Path("/proc").glob("[0-9]*/stat"))
+    return False
+
+
+def runs(stat: Path, group: int) -> bool:
+    with contextlib.suppress(OSError):  # it has ended
+        state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
+        return int(of_group) == group and state not in "ZX"
     return False
 
 
