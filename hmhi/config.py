@@ -284,6 +284,8 @@ class DataConfig(Section):
     """Names of validation sets; the first one selects the best checkpoint."""
     image_size: list[int] = field(default_factory=lambda: [512, 512], metadata={"at_least": 32})
     """Height and width that frames are resized to; the aspect ratio is not kept, as in the paper."""
+    multi_scale: list[float] = field(default_factory=list, metadata={"above": 0, "at_most": 4})
+    """Factors of `image_size`, one drawn for each training batch; sides become multiples of 32. Empty: one size."""
     clip_frames: int = field(default=5, metadata={"at_least": 1})
     """Frames of a training clip."""
     max_gap: int = field(default=7, metadata={"at_least": 1})
@@ -303,6 +305,9 @@ class DataConfig(Section):
     """Chance that a clip with objects runs backward."""
     flow: Literal["stored", "dis"] = "stored"
     """Flow for real sets: read from disk, or computed by OpenCV DIS while loading."""
+    drop_modality: float = field(default=0.0, metadata={"at_least": 0, "at_most": 1})
+    """Chance that a training clip shows its image alone or its flow alone, one as often as the other (TMO's idea,
+    not in the paper). In the place of what is missing stand ImageNet's mean colour, or white, no motion."""
     flow_direction: Literal["forward", "both"] = "forward"
     """Flow that is computed, here and in use: to the next frame (paper), or joined with that to the previous one
     (`hmhi.flow.compensate.join_directions`). What is stored is read as it is."""
@@ -344,6 +349,10 @@ class DataConfig(Section):
             raise ConfigError(
                 f"data.sampler=window is for data.objects=0, gaps and reach for more; got {self.sampler} and "
                 f"{self.objects}"
+            )
+        if self.objects and self.drop_modality:
+            raise ConfigError(
+                "data.drop_modality needs flow, which clips with objects have not; leave it out"
             )
         changed, plain = self.augment, AugmentConfig()
         for name in ("crop", "rotation", "shear", "zoom", "shift", "grey", "jitter", "frame_jitter"):
@@ -572,6 +581,8 @@ class Config(Section):
                 f"learns from one foreground and flow; set data.objects=0 or another kind"
             )
         self._check_kind()
+        if self.data.drop_modality and self.model.inputs != "image+flow":
+            raise ConfigError(f"data.drop_modality needs model.inputs=image+flow, got {self.model.inputs}")
 
     def _check_kind(self) -> None:
         """Settings of the loss and of the input belong to one kind of model."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from hmhi.data.catalog import SYNTHETIC
 from hmhi.data.index import Frame, Video
 from hmhi.data.sampling import sample_clip
 from hmhi.data.transforms import (
+    MEAN_COLOUR,
     Augmentation,
     draw_augmentations,
     resize_flow,
@@ -46,6 +47,8 @@ class ClipKey:
     index: int
     progress: float = 0.0
     """Share of the run, 0-1, that is done when the epoch begins; a curriculum follows it."""
+    scale: float = 1.0
+    """Of ``data.image_size``, see `scaled_size`."""
 
 
 class FrameSample(NamedTuple):
@@ -107,21 +110,24 @@ class ClipDataset(Dataset[dict[str, Any]]):
         picks = sample_clip(len(annotated), self.config.clip_frames, rng, self.config.max_gap)
         numbers = [annotated[pick] for pick in picks]
         draws = draw_augmentations(self.config.augment, len(numbers), rng)
+        dropped = draw_dropped(self.config.drop_modality, rng)
+        size = scaled_size(self.config.image_size, key.scale)
         try:
-            parts = [self._load(video, number, draw) for number, draw in zip(numbers, draws, strict=True)]
+            parts = [
+                self._load(video, number, draw, size) for number, draw in zip(numbers, draws, strict=True)
+            ]
         except (BadFileError, OSError) as error:
             raise BadFileError(f"{video.dataset}/{video.name}: {error}") from None
-        return _stack(
-            parts, f"{video.dataset}/{video.name}", [video.frames[number].stem for number in numbers]
-        )
+        name, stems = f"{video.dataset}/{video.name}", [video.frames[number].stem for number in numbers]
+        return _stack(parts, name, stems, dropped)
 
-    def _load(self, video: Video, number: int, draw: Augmentation) -> _Parts:
+    def _load(self, video: Video, number: int, draw: Augmentation, size: tuple[int, int]) -> _Parts:
         frame = video.frames[number]
         image = read_rgb(frame.image)
         flow = _flow_of(video, number, image, self.config)
         mask = _mask_of(frame, image)
         assert mask is not None
-        return _finish(image, flow, mask, draw, self.config)
+        return _finish(image, flow, mask, draw, size, self.config.compensation)
 
 
 class VideoDataset:
@@ -177,11 +183,16 @@ class SyntheticClips(Dataset[dict[str, Any]]):
         stride = int(rng.integers(1, (self.config.max_gap + 1) // 2 + 1))
         clip = render_clip(scene, frames, _pair(settings.size), settings.flow, stride, join=self.config.join)
         draws = draw_augmentations(self.config.augment, frames, rng)
+        dropped = draw_dropped(self.config.drop_modality, rng)
+        size = scaled_size(self.config.image_size, key.scale)
         parts = [
-            _finish(clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], self.config)
+            _finish(
+                clip.images[t], flow_to_rgb(clip.flows[t]), clip.masks[t], draws[t], size,
+                self.config.compensation,
+            )
             for t in range(frames)
-        ]
-        return _stack(parts, f"{SYNTHETIC}/{scene}", _stems(frames))
+        ]  # fmt: skip
+        return _stack(parts, f"{SYNTHETIC}/{scene}", _stems(frames), dropped)
 
 
 class SyntheticVideo:
@@ -212,22 +223,48 @@ class _Parts(NamedTuple):
     mask: torch.Tensor
 
 
+def scaled_size(image_size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Height and width of a scaled batch, in multiples of 32; at scale 1 the size itself."""
+    height, width = (
+        image_size if scale == 1 else (max(1, round(side * scale / 32)) * 32 for side in image_size)
+    )
+    return height, width
+
+
+def draw_dropped(chance: float, rng: np.random.Generator) -> Literal["image", "flow"] | None:
+    """What a clip does not show; nothing is drawn where the chance is 0."""
+    if not chance or rng.random() >= chance:
+        return None
+    return "image" if rng.random() < 0.5 else "flow"
+
+
 def _finish(
-    image: np.ndarray, flow: np.ndarray, mask: np.ndarray, draw: Augmentation, config: DataConfig
+    image: np.ndarray,
+    flow: np.ndarray,
+    mask: np.ndarray,
+    draw: Augmentation,
+    size: tuple[int, int],
+    compensation: str,
 ) -> _Parts:
     """Resize first and change the smaller picture: the same for mirrors, and cheaper for colours."""
-    size = config.image_size
     return _Parts(
         to_chw(draw.image(resize_rgb(image, size))),
-        to_chw(draw.flow(resize_flow(flow, size, config.compensation))),
+        to_chw(draw.flow(resize_flow(flow, size, compensation))),
         torch.from_numpy(np.ascontiguousarray(draw.mask(resize_mask(mask, size))))[None],
     )
 
 
-def _stack(parts: list[_Parts], name: str, stems: list[str]) -> dict[str, Any]:
+def _stack(
+    parts: list[_Parts], name: str, stems: list[str], dropped: Literal["image", "flow"] | None
+) -> dict[str, Any]:
+    image, flow = torch.stack([part.image for part in parts]), torch.stack([part.flow for part in parts])
+    if dropped == "image":
+        image[:] = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+    elif dropped == "flow":
+        flow[:] = 255
     return {
-        "image": torch.stack([part.image for part in parts]),
-        "flow": torch.stack([part.flow for part in parts]),
+        "image": image,
+        "flow": flow,
         "mask": torch.stack([part.mask for part in parts]),
         "name": name,
         "frames": stems,

@@ -88,7 +88,14 @@ class ClipBatches(Sampler[list[ClipKey]]):
     """The keys of one rank's batches; see the module for the order."""
 
     def __init__(
-        self, samples: int, batch_size: int, seed: int, rank: int, world_size: int, group: int
+        self,
+        samples: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        group: int,
+        scales: Sequence[float] = (),
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
@@ -96,6 +103,7 @@ class ClipBatches(Sampler[list[ClipKey]]):
         self.rank = rank
         self.world_size = world_size
         self.group = group
+        self.scales = scales or [1.0]
         self.epoch = 0
         self.start_batch = 0
         self.progress = 0.0
@@ -112,7 +120,9 @@ class ClipBatches(Sampler[list[ClipKey]]):
         for batch in range(self.start_batch, len(self)):
             start = batch * step + self.rank * self.batch_size
             part = order[start : start + self.batch_size]
-            yield [ClipKey(epoch, int(index), self.progress) for index in part]
+            draw = np.random.default_rng([self.seed, epoch, batch, 2]).integers(len(self.scales))
+            scale = self.scales[int(draw)]
+            yield [ClipKey(epoch, int(index), self.progress, scale) for index in part]
 
 
 class TrainLoader:
@@ -135,6 +145,7 @@ class TrainLoader:
         workers: Loader processes; 0 loads in this one.
         timeout: Seconds without a batch after which the loader processes count as hung.
         group: An epoch's batches are a multiple of this.
+        scales: Of ``data.image_size``; one is drawn for each batch, the same on all ranks. Empty: 1.
     """
 
     def __init__(
@@ -147,10 +158,11 @@ class TrainLoader:
         workers: int = 0,
         timeout: float = 300.0,
         group: int = 1,
+        scales: Sequence[float] = (),
     ) -> None:
         self.skipped = 0
         """Unreadable samples so far that another one replaced."""
-        self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size, group)
+        self._batches = ClipBatches(len(clips), batch_size, seed, rank, world_size, group, scales)
         self._timeout = timeout
         self._workers = multiprocessing.RawArray("i", workers)  # their process ids
         self._loader: DataLoader[dict[str, Any]] = DataLoader(
@@ -276,7 +288,9 @@ def build_train_loader(
             else ClipDataset(videos, more, seed + number)
         )
     clips = JoinedClips(parts, seed, skip_bad=cfg.on_bad_sample == "skip")
-    return TrainLoader(clips, batch_size, seed, rank, world_size, cfg.workers, timeout, group)
+    return TrainLoader(
+        clips, batch_size, seed, rank, world_size, cfg.workers, timeout, group, cfg.multi_scale
+    )
 
 
 def build_val_videos(cfg: DataConfig, dataset: str) -> Sequence[ValVideo | LabelledVideo]:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from hmhi.config import DataConfig
 from hmhi.data.catalog import SYNTHETIC, get_spec
-from hmhi.data.dataset import ClipKey
+from hmhi.data.dataset import ClipKey, scaled_size
 from hmhi.data.index import Frame, Video, scan
 from hmhi.data.sampling import sample_gaps, sample_reach, skip_at
 from hmhi.data.transforms import draw_object_augmentations, to_chw
@@ -98,7 +98,7 @@ class ObjectClipDataset(Dataset[dict[str, Any]]):
                     f"{video.dataset}/{video.name}: its images differ in size; resize them to one"
                 )
             images, labels = zip(*(pairs[frame.stem] for frame in frames), strict=True)
-            item = draw_item(images, labels, self.config, rng)
+            item = draw_item(images, labels, self.config, rng, key.scale)
             if item is not None:
                 names = {"name": f"{video.dataset}/{video.name}", "frames": [frame.stem for frame in frames]}
                 return {**item, **names}
@@ -142,7 +142,7 @@ class SyntheticObjectClips(Dataset[dict[str, Any]]):
             movers = int(rng.integers(1, min(config.objects, MAX_OBJECTS) + 1))
             clip = render_clip(scene, config.clip_frames, (size[0], size[1]), stride=stride, objects=movers)
             turn = -1 if rng.random() < config.reverse else 1
-            item = draw_item([*clip.images[::turn]], [*clip.labels[::turn]], config, rng)
+            item = draw_item([*clip.images[::turn]], [*clip.labels[::turn]], config, rng, key.scale)
             if item is not None:
                 stems = [f"{t:05d}" for t in range(config.clip_frames)][::turn]
                 return {**item, "name": f"{SYNTHETIC}/{scene}", "frames": stems}
@@ -210,7 +210,11 @@ def build_object_videos(config: DataConfig, dataset: str) -> list[LabelledVideo]
 
 
 def draw_item(
-    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], config: DataConfig, rng: np.random.Generator
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    config: DataConfig,
+    rng: np.random.Generator,
+    scale: float,
 ) -> dict[str, Any] | None:
     """Augment a decoded clip and choose its objects; None where no window of `WINDOW_TRIES` shows one.
 
@@ -219,11 +223,12 @@ def draw_item(
         labels: (H, W) uint8 ids of each frame.
         config: What is drawn.
         rng: Source of every draw.
+        scale: Of ``data.image_size``.
 
     Returns:
         ``image``, ``labels``, ``valid``, ``objects`` and ``ids``, see `ObjectClipDataset`.
     """
-    height, width = config.image_size
+    height, width = scaled_size(config.image_size, scale)
     source = (images[0].shape[0], images[0].shape[1])
     for _ in range(WINDOW_TRIES):
         draws = draw_object_augmentations(config.augment, source, (height, width), len(images), rng)

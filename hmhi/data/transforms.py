@@ -20,7 +20,7 @@ from hmhi.flow.codec import mirror_rgb
 from hmhi.flow.compensate import compensate_picture
 from hmhi.layers.normalize import Normalize
 
-_MEAN_COLOUR = (124, 116, 104)
+MEAN_COLOUR = (124, 116, 104)
 """ImageNet's, which is 0 after normalisation."""
 
 
@@ -193,7 +193,7 @@ class ObjectAugmentation:
     def image(self, rgb: np.ndarray) -> np.ndarray:
         """Change an (H, W, 3) uint8 image to (height, width, 3)."""
         if self.affine is not None:
-            rgb = _bend(rgb, self.affine, cv2.INTER_LINEAR, _MEAN_COLOUR)
+            rgb = _bend(rgb, self.affine, cv2.INTER_LINEAR, MEAN_COLOUR)
         height, width = self.size
         picture = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, box=self.window)
         rgb = np.array(picture)

@@ -59,7 +59,9 @@ def describe_plan(config: Config, resume: str | Path | None = None, processes: i
         UserError: As `fit` does before its first step; also where the first batch cannot be read.
     """
     checked = check_inputs(config, resume)
-    loader, _ = build_data(replace(config, data=replace(config.data, workers=0)), world_size=processes)
+    largest = [max(config.data.multi_scale)] if config.data.multi_scale else []
+    data = replace(config.data, workers=0, multi_scale=largest)
+    loader, _ = build_data(replace(config, data=data), world_size=processes)
     batch = next(iter(loader))
     torch.manual_seed(config.train.seed)
     model = build_model(config.model).train()

@@ -88,6 +88,24 @@ def test_a_flipped_clip_is_flipped_in_every_frame(tmp_path):
     assert 4 < sum(flips) < 16
 
 
+def test_image_or_flow_is_hidden_in_a_share_of_the_clips(tmp_path):
+    write_video(tmp_path / "DAVIS-16", "bear", 3)
+    _, plain = load(tmp_path, augment=PLAIN)
+    _, clips = load(tmp_path, augment=PLAIN, drop_modality=0.5)
+    mean = torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None]
+    hidden = []
+    for epoch in range(40):
+        item, whole = clips[ClipKey(epoch, 0)], plain[ClipKey(epoch, 0)]
+        assert torch.equal(item["mask"], whole["mask"])
+        image, flow = (torch.equal(item[key], whole[key]) for key in ("image", "flow"))
+        assert image or (item["image"] == mean).all()
+        assert flow or (item["flow"] == 255).all()
+        hidden.append((image, flow))
+    assert hidden.count((False, False)) == 0
+    assert hidden.count((False, True)) > 4 and hidden.count((True, False)) > 4
+    assert hidden.count((True, True)) > 10
+
+
 def test_frames_without_a_mask_are_never_drawn(tmp_path):
     write_video(tmp_path / "FBMS", "cats01", 20, masks=[0, 7, 9, 19])
     _, clips = load(tmp_path, dataset="fbms")

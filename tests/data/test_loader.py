@@ -97,6 +97,22 @@ def test_stopping_early_does_not_disturb_the_next_epoch(tree):
     assert_same(loader, fresh)
 
 
+def test_batches_of_several_sizes(tree):
+    """One size for each batch, the same on all ranks and after a resume."""
+    scales = {"multi_scale": [0.5, 1.0, 1.3], "image_size": [64, 96]}
+    ranks = [build(tree, batch_size=1, rank=rank, world_size=2, **scales) for rank in range(2)]
+    sizes = []
+    for epoch in range(6):
+        for each in ranks:
+            each.set_epoch(epoch)
+        of_ranks = [[tuple(batch["image"].shape[-2:]) for batch in each] for each in ranks]
+        assert of_ranks[0] == of_ranks[1]
+        ranks[0].set_epoch(epoch, start_batch=1)
+        assert [tuple(batch["mask"].shape[-2:]) for batch in ranks[0]] == of_ranks[0][1:]
+        sizes += of_ranks[0]
+    assert set(sizes) == {(32, 64), (64, 96), (96, 128)}
+
+
 def keys(samples, batch, rank, world, epoch=0, group=1):
     batches = ClipBatches(samples, batch, 0, rank, world, group)
     batches.epoch = epoch
